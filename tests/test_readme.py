@@ -1,0 +1,38 @@
+"""The README's code runs as it stands, and its commands are those that CI runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+COMMANDS = (
+    'pip install -e ".[test]" && pytest',
+    'pip install -e ".[examples]" && python examples/vowels.py',
+)
+
+
+def python_blocks(text: str) -> list[tuple[int, str]]:
+    """Line number and source of every fenced Python block, in order."""
+    return [
+        (text.count("\n", 0, match.start(1)), match[1])
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    # A later block may use what an earlier one defined, as a reader who follows the page would.
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(README.read_text(encoding="utf-8"))
+    assert blocks
+    namespace = {"__name__": "readme"}
+    for line, source in blocks:
+        # Leading newlines make a traceback name the README's own lines.
+        exec(compile("\n" * line + source, str(README), "exec"), namespace)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("document", ["README.md", ".ci/run"])
+def test_command_stands_in(document, command):
+    assert command in (ROOT / document).read_text(encoding="utf-8")
