@@ -1,0 +1,321 @@
+"""Every error on arguments: the public functions check here, and nothing else raises for them.
+
+Each function takes what a caller passed and returns it as the kernels want it, or raises a
+`ValueError` (a `TypeError` where the type is wrong) that names the argument, what was expected
+and what came. Arrays come back of one dtype, float32 or float64: the `numpy.result_type` of the
+floating arguments, float16 counting as float32, integer and boolean arrays taking no part, and
+float64 where all are integer. An array that fits is returned itself; none is ever modified.
+
+Letters: ``n_x`` features, ``n_a`` hidden units, ``n_y`` classes, ``m`` samples, ``T`` steps, and
+``L[i]`` the true length of sample ``i``. Weights are the tuple ``(Wax, Waa, Wya, ba, by)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn._conform import (
+    SHAPES,
+    Array,
+    Sizes,
+    Weights,
+    came,
+    computing_dtype,
+    conform,
+    convert,
+    fit,
+    integer,
+    items,
+    match,
+    numeric,
+    plain,
+    weights_fit,
+    weights_in,
+    whole,
+)
+
+_CELL_CACHE = ("a_next", "a_prev", "xt", "parameters")
+_ONLY_INT = {int}
+
+
+class Step(NamedTuple):
+    """One step of plain caches, such as those of `fastrnn.reference`; k samples are active."""
+
+    a_next: Array  # (n_a, k)
+    a_prev: Array  # (n_a, k)
+    xt: Array  # (n_x, k)
+    weights: Weights
+    active_batch: NDArray[np.bool_]  # (m,)
+
+
+def forward_arguments(
+    x: Any, a0: Any, parameters: Any, seq_lengths: Any
+) -> tuple[Array, Array, Weights, NDArray[np.int64]]:
+    """Check the arguments of `rnn_forward`: x (n_x, m, T), a0 (n_a, m), L (m,)."""
+    weights = weights_in(parameters)
+    if not fit(x, 3, (a0,), weights):
+        (x, a0), weights = conform({"x": x, "a0": a0}, weights)
+    _, m, T = x.shape
+    return x, a0, weights, lengths(seq_lengths, m, T)
+
+
+def cell_arguments(xt: Any, a_prev: Any, parameters: Any) -> tuple[Array, Array, Weights]:
+    """Check the arguments of `rnnCell_forward`: xt (n_x, m), a_prev (n_a, m)."""
+    weights = weights_in(parameters)
+    if not fit(xt, 2, (a_prev,), weights):
+        (xt, a_prev), weights = conform({"xt": xt, "a_prev": a_prev}, weights)
+    return xt, a_prev, weights
+
+
+def cell_cache(cache: Any) -> tuple[Array, Array, Array, Weights]:
+    """Check the cache of `rnnCell_forward`: a_next, a_prev (n_a, m), xt (n_x, m), parameters."""
+    a_next, a_prev, xt, parameters = items("cache", cache, _CELL_CACHE)
+    weights = weights_in(parameters, "cache: ")
+    if not fit(xt, 2, (a_next, a_prev), weights):
+        named = {"a_next": a_next, "a_prev": a_prev, "xt": xt}
+        (a_next, a_prev, xt), weights = conform(named, weights, where="cache: ")
+    return a_next, a_prev, xt, weights
+
+
+def parameter_arrays(
+    parameters: Any, n_x: int, n_a: int, n_y: int, dtype: np.dtype[Any]
+) -> Weights:
+    """Check parameters once more, when the sizes and the dtype are those of a forward pass."""
+    weights = weights_in(parameters)
+    if weights_fit(weights, n_x, dtype) and weights[2].shape == (n_y, n_a):
+        return weights
+    forward = "the forward pass"
+    sizes = {"n_x": (n_x, forward), "n_a": (n_a, forward), "n_y": (n_y, forward)}
+    return conform({}, weights, sizes, dtype)[1]
+
+
+def floating(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Check an array, such as ``da``, whose shape and dtype are those of a forward pass."""
+    array: Array = value if type(value) is np.ndarray else plain(name, value)
+    if array.dtype != dtype:
+        numeric(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    return convert(array, dtype)
+
+
+def states(a: Any, seq_lengths: Any) -> tuple[Array, NDArray[np.int64]]:
+    """Check the arguments of `final_states`: a (n_a, m, T), L (m,)."""
+    array = numeric("a", a)
+    match("a", array.shape, SHAPES["a"], {})
+    _, m, T = array.shape
+    return convert(array, computing_dtype([array])), lengths(seq_lengths, m, T)
+
+
+def softmax_argument(x: Any) -> Array:
+    """Check the argument of `softmax`: x (n, ...), n >= 1."""
+    array = numeric("x", x)
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError(f"x must have shape (n, ...) with n >= 1, got {array.shape}")
+    return convert(array, computing_dtype([array]))
+
+
+def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDArray[np.int64]:
+    """Check true lengths: m whole numbers in 0..T, as int64; an int64 array is returned itself."""
+    if isinstance(seq_lengths, (list, tuple)):
+        given: Sequence[Any] = seq_lengths
+        # Item by item, because np.array([True, 2]) hides the boolean.
+        if given and set(map(type, given)) != _ONLY_INT:
+            given = [whole(f"{name}[{i}]", item) for i, item in enumerate(given)]
+        if len(given) != m or (m and not 0 <= min(given) <= max(given) <= T):
+            _refuse_lengths(name, given, m, T)
+        return np.array(given, np.int64)
+
+    array = plain(name, seq_lengths)
+    if array.dtype.kind not in "iuf":
+        shown = seq_lengths if array.dtype == object else array
+        raise TypeError(f"{name} must hold whole numbers, got {came(shown)}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have shape ({m},), one for each sample, got {array.shape}")
+    if array.dtype.kind == "f":
+        return lengths(array.tolist(), m, T, name)
+    numbers = array.astype(np.int64, copy=False)
+    # Read as unsigned, a negative number is larger than any T.
+    if len(numbers) != m or (m and np.maximum.reduce(numbers.view(np.uint64)) > T):
+        _refuse_lengths(name, array.tolist(), m, T)
+    return numbers
+
+
+def _refuse_lengths(name: str, given: Sequence[int], m: int, T: int) -> NoReturn:
+    if len(given) != m:
+        raise ValueError(f"{name} must have shape ({m},), one for each sample, got ({len(given)},)")
+    i = next(i for i, length in enumerate(given) if not 0 <= length <= T)
+    raise ValueError(f"{name} must lie in 0..{T}, the steps T of x, got {given[i]} at index {i}")
+
+
+def labels(
+    labels: Any, m: int, T: int, n_y: int, seq_lengths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Check labels (m, T) or (m,) of `output_backward`; return them as a new int64 array.
+
+    It holds -1 wherever a label counts for nothing: where there is none, at steps at or past
+    ``L[i]``, and, of labels (m,), where ``L[i] == 0``.
+    """
+    array = plain("labels", labels)
+    if isinstance(labels, (list, tuple)):
+        # np.asarray hides the boolean in [True, 2], and takes an empty list for floating.
+        given = np.array(labels, dtype=object).ravel().tolist()
+        if any(isinstance(label, (bool, np.bool_)) for label in given):
+            raise TypeError("labels must be integers, got a boolean among them")
+        array = array if given else array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        shown = labels if array.dtype == object else array
+        raise TypeError(f"labels must be integers, got {came(shown)}")
+    if array.shape not in ((m, T), (m,)):
+        raise ValueError(f"labels must have shape {(m, T)} or {(m,)}, got {array.shape}")
+
+    counts = np.arange(T) < seq_lengths[:, np.newaxis] if array.ndim == 2 else seq_lengths > 0
+    wrong = counts & ((array < -1) | (array >= n_y))
+    if wrong.any():
+        where = tuple(np.argwhere(wrong)[0].tolist())
+        raise ValueError(
+            f"labels must lie in 0..{n_y - 1}, the n_y classes, or be -1 for none, "
+            f"got {array[where]} at {list(where)}"
+        )
+    return np.where(counts, array.astype(np.int64, copy=False), -1)
+
+
+def caches_tuple(caches: Any) -> tuple[Sequence[Any], Any, Any]:
+    """Check that ``caches`` is a 3-tuple that begins with a sequence; look no further."""
+    step_caches, x, seq_lengths = items("caches", caches, ("step_caches", "x", "seq_lengths"))
+    if not isinstance(step_caches, Sequence) or isinstance(step_caches, str):
+        raise TypeError(
+            f"caches[0] must be a sequence of one cache for each step, got {came(step_caches)}"
+        )
+    return step_caches, x, seq_lengths
+
+
+def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64]]:
+    """Check plain caches entry by entry; return the steps that ran, x (n_x, m, T) and L (m,).
+
+    All arrays come in the dtype of the first step.
+    """
+    step_caches, x, seq_lengths = caches_tuple(caches)
+    x = numeric("caches[1]", x)
+    sizes: Sizes = {}
+    match("caches[1]", x.shape, SHAPES["x"], sizes)
+    _, m, T = x.shape
+    L = lengths(seq_lengths, m, T, "caches[2]")
+    longest = int(L.max(initial=0))
+    if len(step_caches) != longest:
+        raise ValueError(
+            f"caches[0] must hold one cache for each of {longest} steps, the largest of "
+            f"caches[2], got {len(step_caches)}"
+        )
+
+    dtype = None if longest else computing_dtype([x])
+    steps: list[Step] = []
+    for t, entry in enumerate(step_caches):
+        steps.append(_step(f"caches[0][{t}]", entry, L > t, sizes, dtype))
+        dtype = steps[0].xt.dtype
+    assert dtype is not None
+    return steps, convert(x, dtype), L
+
+
+def _step(
+    name: str,
+    entry: Any,
+    active: NDArray[np.bool_],
+    sizes: Sizes,
+    dtype: np.dtype[Any] | None,
+) -> Step:
+    cache, active_batch = items(name, entry, ("cache", "active_batch"))
+    mask = plain(f"{name}[1]", active_batch)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"{name}[1] must be a boolean mask, got {came(mask)}")
+    if not np.array_equal(mask, active):
+        raise ValueError(
+            f"{name}[1] must be the mask of the samples that are active by caches[2], "
+            f"{np.flatnonzero(active)}, got {np.flatnonzero(mask)} in shape {mask.shape}"
+        )
+    a_next, a_prev, xt, parameters = items(f"{name}[0]", cache, _CELL_CACHE)
+    named = {"a_next": a_next, "a_prev": a_prev, "xt": xt}
+    sizes["m"] = (int(np.count_nonzero(active)), f"{name}[1]")
+    where = f"{name}[0]: "
+    arrays, weights = conform(named, weights_in(parameters, where), sizes, dtype, where)
+    return Step(arrays[0], arrays[1], arrays[2], weights, mask)
+
+
+def padding_arguments(
+    sequences: Any, max_len: Any, padding_value: Any
+) -> tuple[list[Array], list[int], int, float, np.dtype[Any]]:
+    """Check the arguments of `pad_sequences`: arrays (n_x, T_i).
+
+    Returns the arrays, their T_i, the steps of the result, the padding value and the dtype.
+    """
+    try:
+        arrays = list(sequences)
+    except TypeError as error:
+        raise TypeError(
+            f"sequences must be an iterable of arrays (n_x, T_i), got {came(sequences)}"
+        ) from error
+    if not arrays:
+        raise ValueError("sequences must hold at least one array (n_x, T_i), got none")
+    # There may be a great many, so they are looked at one by one only to say which is wrong.
+    if set(map(type, arrays)) != {np.ndarray}:
+        arrays = [numeric(f"sequences[{i}]", value) for i, value in enumerate(arrays)]
+    kinds = {array.dtype: i for i, array in enumerate(arrays)}
+    dtype = computing_dtype([numeric(f"sequences[{i}]", arrays[i]) for i in kinds.values()])
+    if {array.ndim for array in arrays} != {2} or len({len(array) for array in arrays}) != 1:
+        _refuse_shapes([array.shape for array in arrays])
+
+    steps = [array.shape[1] for array in arrays]
+    longest = max(steps)
+    if max_len is None:
+        max_len = longest
+    elif integer("max_len", max_len) < longest:
+        raise ValueError(f"max_len must be at least {longest}, the longest T_i, got {max_len}")
+    return arrays, steps, int(max_len), real_number("padding_value", padding_value), dtype
+
+
+def _refuse_shapes(shapes: Sequence[tuple[int, ...]]) -> NoReturn:
+    first = shapes[0]
+    i = next(i for i, shape in enumerate(shapes) if len(shape) != 2 or shape[0] != first[0])
+    known = f" with n_x = {first[0]} as in sequences[0]" if i else ""
+    raise ValueError(f"sequences[{i}] must have shape (n_x, T_{i}){known}, got {shapes[i]}")
+
+
+def dimension(name: str, value: Any) -> int:
+    """Check a size: an integer of 0 or more."""
+    size = integer(name, value)
+    if size < 0:
+        raise ValueError(f"{name} must be 0 or more, got {size}")
+    return size
+
+
+def real_number(name: str, value: Any) -> float:
+    """Check a number, NaN and inf included."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {came(value)}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} must be in the range of float64, got a larger integer") from error
+
+
+def positive_number(name: str, value: Any) -> float:
+    """Check a finite number above 0."""
+    number = real_number(name, value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name} must be a finite number above 0, got {value}")
+    return number
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """Check that a string is one of some."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return value

@@ -1,0 +1,221 @@
+"""From whatever a caller passed to what the kernels take: the parts that `_check` is made of.
+
+An array becomes a plain `numpy.ndarray`, aligned, in native byte order, float32 or float64. One
+that is so already is returned itself, whatever its strides; nothing that was passed is modified.
+What cannot become one raises an error that names the argument, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Weights: TypeAlias = tuple[Array, Array, Array, Array, Array]
+# The size of each dimension letter, and the argument that it was read from.
+Sizes: TypeAlias = dict[str, tuple[int, str]]
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+KEYS = ("Wax", "Waa", "Wya", "ba", "by")
+_KEY_SET = frozenset(KEYS)
+_weights_of = operator.itemgetter(*KEYS)
+
+# In the order of checking: an argument is measured against those before it.
+SHAPES = {
+    "Waa": ("n_a", "n_a"),
+    "Wax": ("n_a", "n_x"),
+    "Wya": ("n_y", "n_a"),
+    "ba": ("n_a", "1"),
+    "by": ("n_y", "1"),
+    "x": ("n_x", "m", "T"),
+    "xt": ("n_x", "m"),
+    "a": ("n_a", "m", "T"),
+    "a0": ("n_a", "m"),
+    "a_prev": ("n_a", "m"),
+    "a_next": ("n_a", "m"),
+}
+
+
+def fit(x: Any, ndim: int, states: tuple[Any, ...], weights: Weights) -> bool:
+    """Whether all is as the kernels want it: the common case, decided fast.
+
+    ``x`` is (n_x, m, ...) and the states are (n_a, m). `conform` decides all other cases.
+    """
+    if type(x) is not np.ndarray or x.ndim != ndim or not x.flags.aligned:
+        return False
+    dtype = x.dtype
+    if dtype != FLOAT32 and dtype != FLOAT64:
+        return False
+    n_x, m = x.shape[:2]
+    if not weights_fit(weights, n_x, dtype):
+        return False
+    state_shape = (weights[1].shape[0], m)
+    for a in states:
+        if type(a) is not np.ndarray or a.dtype != dtype or not a.flags.aligned:
+            return False
+        if a.shape != state_shape:
+            return False
+    return True
+
+
+def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> bool:
+    """Whether the weights are of that dtype and, with that ``n_x``, of shapes that agree."""
+    for array in weights:
+        if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.aligned:
+            return False
+    Wax, Waa, Wya, ba, by = weights
+    n_a, n_y = ba.size, by.size
+    return (
+        n_y > 0
+        and ba.shape == (n_a, 1)
+        and by.shape == (n_y, 1)
+        and Waa.shape == (n_a, n_a)
+        and Wya.shape == (n_y, n_a)
+        and Wax.shape == (n_a, n_x)
+    )
+
+
+def conform(
+    named: dict[str, Any],
+    weights: Weights,
+    sizes: Sizes | None = None,
+    dtype: np.dtype[Any] | None = None,
+    where: str = "",
+) -> tuple[list[Array], Weights]:
+    """Check and convert arrays, whose names are keys of `SHAPES`, and the weights to one dtype.
+
+    Sizes that are known beforehand may be given, and are added to. Messages begin with `where`.
+    """
+    sizes = {} if sizes is None else sizes
+    values = {**named, **dict(zip(KEYS, weights, strict=True))}
+    arrays = {name: numeric(where + name, value) for name, value in values.items()}
+    for name, letters in SHAPES.items():
+        if name in arrays:
+            match(where + name, arrays[name].shape, letters, sizes)
+    if sizes["n_y"][0] == 0:
+        raise ValueError(f"{where}Wya must have a row for each of n_y >= 1 classes, got none")
+    common = computing_dtype(arrays.values()) if dtype is None else dtype
+    converted = {name: convert(array, common) for name, array in arrays.items()}
+    return [converted[name] for name in named], _weights_of(converted)
+
+
+def match(name: str, shape: tuple[int, ...], letters: tuple[str, ...], sizes: Sizes) -> None:
+    """Check a shape; the first argument that shows a dimension letter fixes its size."""
+    sizes["1"] = (1, name)
+    if len(shape) == len(letters):
+        for letter, size in zip(letters, shape, strict=True):
+            sizes.setdefault(letter, (size, name))
+        if all(sizes[letter][0] == size for letter, size in zip(letters, shape, strict=True)):
+            return
+    known = [
+        f"{letter} = {sizes[letter][0]} as in {sizes[letter][1]}"
+        for letter in dict.fromkeys(letters)
+        if letter in sizes and sizes[letter][1] != name
+    ]
+    expected = f"({', '.join(letters)})" + (f" with {', '.join(known)}" if known else "")
+    raise ValueError(f"{name} must have shape {expected}, got {shape}")
+
+
+def weights_in(parameters: Any, where: str = "") -> Weights:
+    """Look up ``(Wax, Waa, Wya, ba, by)``, unchecked."""
+    if not isinstance(parameters, (dict, Mapping)):
+        raise TypeError(
+            f"{where}parameters must be a mapping with the keys {', '.join(KEYS)}, "
+            f"got {came(parameters)}"
+        )
+    # Not by way of a KeyError: looking up a missing key would modify a defaultdict.
+    if not parameters.keys() >= _KEY_SET:
+        missing = [key for key in KEYS if key not in parameters]
+        raise ValueError(
+            f"{where}parameters must have the keys {', '.join(KEYS)}, "
+            f"got none named {', '.join(missing)}"
+        )
+    weights: Weights = _weights_of(parameters)
+    return weights
+
+
+def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:
+    """Check a tuple of named fields, such as a cache."""
+    expected = f"{name} must be the tuple ({', '.join(fields)})"
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{expected}, got {came(value)}")
+    if len(value) != len(fields):
+        raise ValueError(f"{expected}, got {len(value)} items")
+    return value
+
+
+def plain(name: str, value: Any) -> Array:
+    """Make a plain array of anything but a masked array, as yet of any dtype."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an ordinary array, got a masked array")
+    try:
+        return np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name} must be an array or evenly nested lists, got {came(value)}: {error}"
+        ) from error
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be an array or nested lists of numbers, got {came(value)}: {error}"
+        ) from error
+
+
+def numeric(name: str, value: Any) -> Array:
+    """Make a plain array of float16, float32, float64, integers or booleans."""
+    array = plain(name, value)
+    if array.dtype.kind not in "iub" and array.dtype.char not in "efd":
+        raise TypeError(
+            f"{name} must be an array of float64, float32, float16 or integers, "
+            f"got {came(value if array.dtype == object else array)}"
+        )
+    return array
+
+
+def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:
+    """Find the dtype to compute in: float32 or float64, by the floating arrays alone."""
+    floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    return np.result_type(FLOAT32, *floats) if floats else FLOAT64
+
+
+def convert(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Bring an array to a dtype and to alignment; copy it only if it must be."""
+    aligned = array.flags.aligned
+    if aligned and array.dtype == dtype:
+        return array
+    # Padding may hold anything, so a number that does not fit must not warn.
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, copy=not aligned)
+
+
+def integer(name: str, value: Any) -> int:
+    """Check an integer of any integer type; booleans are none."""
+    try:
+        if not isinstance(value, (bool, np.bool_)):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name} must be an integer, got {came(value)}")
+
+
+def whole(name: str, value: Any) -> int:
+    """Check a whole number: an integer or a float such as 3.0."""
+    if isinstance(value, (float, np.floating)):
+        if not value.is_integer():
+            raise ValueError(f"{name} must be a whole number, got {value}")
+        return int(value)
+    return integer(name, value)
+
+
+def came(value: Any) -> str:
+    """Say what came: the dtype of an array, the type of anything else, a short value itself."""
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype}"
+    if isinstance(value, (str, int, float, complex, np.generic)) and len(repr(value)) < 40:
+        return f"{value!r} of type {type(value).__name__}"
+    return f"an object of type {type(value).__name__}"
