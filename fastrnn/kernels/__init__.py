@@ -1,0 +1,1 @@
+"""The compiled core. No checks here: every function writes into arrays it is handed."""

@@ -1,0 +1,121 @@
+"""Addresses, and the few atomic operations that workers need to share a list of tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ._jit import inner
+
+#: Workspace starts on a cache line, so that no tile row straddles two of them.
+CACHE_LINE = 64
+
+_YIELD = next((f for f in ("sched_yield", "SwitchToThread") if llvm.address_of_symbol(f)), None)
+
+
+@intrinsic
+def pointer_to(typingctx: Any, array: Any, index: Any) -> Any:
+    """Address of `array[index]` of a contiguous one-dimensional array."""
+    signature = types.CPointer(array.dtype)(array, types.intp)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.gep(data, [arguments[1]])
+
+    return signature, codegen
+
+
+@intrinsic
+def pointer_into(typingctx: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
+    """Address of `array[i, j, k]` of an array of any strides."""
+    signature = types.CPointer(array.dtype)(array, types.intp, types.intp, types.intp)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = context.make_array(signature.args[0])(context, builder, arguments[0])
+        strides = cgutils.unpack_tuple(builder, value.strides, 3)
+        offset = context.get_constant(types.intp, 0)
+        for index, stride in zip(arguments[1:], strides, strict=True):
+            offset = builder.add(offset, builder.mul(index, stride))
+        return cgutils.pointer_add(builder, value.data, offset)
+
+    return signature, codegen
+
+
+@intrinsic
+def move(typingctx: Any, pointer: Any, count: Any) -> Any:
+    """The pointer `count` elements further on."""
+    return pointer(pointer, types.intp), lambda context, builder, signature, arguments: (
+        builder.gep(arguments[0], [arguments[1]])
+    )
+
+
+@intrinsic
+def _address(typingctx: Any, pointer: Any) -> Any:
+    return types.intp(pointer), lambda context, builder, signature, arguments: builder.ptrtoint(
+        arguments[0], context.get_value_type(types.intp)
+    )
+
+
+@inner
+def first_aligned(array: Any) -> int:
+    """Index of the first element of a one-dimensional array that starts a cache line."""
+    return (-_address(pointer_to(array, 0)) % CACHE_LINE) // array.itemsize
+
+
+@intrinsic
+def fetch_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Add to `array[index]` of an int64 array as one step for all threads; the value before."""
+    signature = types.int64(array, types.intp, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
+
+    return signature, codegen
+
+
+@intrinsic
+def load_acquire(typingctx: Any, array: Any, index: Any) -> Any:
+    """`array[index]` of an int64 array, with all that was written before it was set."""
+    signature = types.int64(array, types.intp)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
+
+    return signature, codegen
+
+
+@intrinsic
+def yield_processor(typingctx: Any) -> Any:
+    """Let another thread of this machine run, where the system has a call for it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _YIELD:
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.IntType(32), []), _YIELD
+            )
+            builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def spin_pause(typingctx: Any) -> Any:
+    """Tell the processor that this is a waiting loop."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if llvm.get_default_triple().startswith(("x86", "i")):
+            pause = ir.FunctionType(ir.VoidType(), [])
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, pause, "llvm.x86.sse2.pause"), []
+            )
+        return context.get_dummy_value()
+
+    return types.void(), codegen

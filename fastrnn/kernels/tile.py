@@ -1,0 +1,303 @@
+"""The micro-kernel: a register tile of a matrix product, and the tile table by instruction set.
+
+Everything that costs time in a recurrent network is a matrix product, and every product here is
+made of one register tile of `rows` by `TILE_WIDTH` accumulators. Two operand layouts serve all:
+
+panels
+    A matrix of `n` rows and `d` columns is kept as column blocks of `PANEL` columns. Block `p`
+    holds columns `p * PANEL` onward, its rows one behind the other, `PANEL` values each.
+    Hidden states, inputs and gradients have this form. As the left operand of a product its
+    elements are broadcast (row stride `PANEL`, column stride 1); in a weight gradient the same
+    memory is read with the strides swapped, as the transpose. Neither needs another copy.
+weights
+    The right operand of a product with `d` rows: blocks of `TILE_WIDTH` columns, each of them
+    `d` rows of `TILE_WIDTH` values, so that the tile streams through memory in order.
+
+Every accumulator is one chain of fused multiply-adds in the order of the summed index. Splitting
+rows or columns otherwise changes nothing, down to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+
+class Tile(NamedTuple):
+    """Register tile of an instruction set."""
+
+    name: str
+    vector_bytes: int  #: bytes in one vector register
+    rows: int  #: largest number of rows of a tile
+    vectors: int  #: vectors in one row of a tile
+    panel: int  #: columns of a panel, the same for both dtypes
+
+
+#: Tried in order; the first whose features the target has is used. Rows times vectors
+#: accumulators, the vectors of one row of the right operand and one broadcast fit the registers
+#: (32, 16 and 16 of them).
+TILES = {
+    ("avx512f",): Tile("avx512", 64, 12, 2, 32),
+    ("avx2", "fma"): Tile("avx2", 32, 6, 2, 16),
+    (): Tile("generic", 16, 6, 2, 16),
+}
+
+
+def _choose_tile() -> Tile:
+    # The target's own list of features, which follows NUMBA_CPU_NAME and NUMBA_CPU_FEATURES.
+    available = set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
+    return next(
+        tile for features, tile in TILES.items() if available.issuperset(f"+{f}" for f in features)
+    )
+
+
+TILE = _choose_tile()
+PANEL = TILE.panel
+ROWS = TILE.rows
+
+
+def tile_width(itemsize: int) -> int:
+    """Columns of a tile: `vectors` registers of elements of `itemsize` bytes."""
+    return TILE.vectors * TILE.vector_bytes // itemsize
+
+
+class _Emitter:
+    """Emits one tile: accumulators in registers, a loop of multiply-adds over the depth."""
+
+    UNROLL = 4
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
+        self.builder = builder
+        self.element = context.get_value_type(dtype)
+        self.itemsize = dtype.bitwidth // 8
+        self.lanes = TILE.vector_bytes // self.itemsize
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.index = ir.IntType(64)
+        self.width = TILE.vectors * self.lanes
+        self.fma = cgutils.insert_pure_function(
+            builder.module,
+            ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.fmuladd.v{self.lanes}f{dtype.bitwidth}",
+        )
+
+    def constant(self, value: int) -> ir.Constant:
+        return ir.Constant(self.index, value)
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        if isinstance(offset, int):
+            offset = self.constant(offset)
+        return self.builder.gep(pointer, [offset])
+
+    def load(self, pointer: Any) -> Any:
+        cast = self.builder.bitcast(pointer, self.vector.as_pointer())
+        return self.builder.load(cast, align=self.itemsize)
+
+    def store(self, value: Any, pointer: Any) -> None:
+        cast = self.builder.bitcast(pointer, self.vector.as_pointer())
+        self.builder.store(value, cast, align=self.itemsize)
+
+    def broadcast(self, pointer: Any) -> Any:
+        scalar = self.builder.load(pointer)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, mask)
+
+    def loop(self, count: Any, values: list[Any], body: Any) -> list[Any]:
+        """Carry `values` through `count` turns of `body(turn, values) -> values`."""
+        builder = self.builder
+        entry = builder.block
+        head = builder.append_basic_block("head")
+        inside = builder.append_basic_block("inside")
+        after = builder.append_basic_block("after")
+        builder.branch(head)
+        builder.position_at_end(head)
+        turn = builder.phi(self.index)
+        turn.add_incoming(self.constant(0), entry)
+        carried = [builder.phi(value.type) for value in values]
+        for phi, value in zip(carried, values, strict=True):
+            phi.add_incoming(value, entry)
+        builder.cbranch(builder.icmp_signed("<", turn, count), inside, after)
+        builder.position_at_end(inside)
+        results = body(turn, carried)
+        turn.add_incoming(builder.add(turn, self.constant(1)), builder.block)
+        for phi, value in zip(carried, results, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        return list(carried)
+
+    def step(self, sums: list[Any], left: list[Any], right: Any) -> list[Any]:
+        """One index of the depth: every accumulator gets one multiply-add."""
+        vectors = [self.load(self.at(right, v * self.lanes)) for v in range(TILE.vectors)]
+        result = []
+        for row, pointer in enumerate(left):
+            value = self.broadcast(pointer)
+            for v, vector in enumerate(vectors):
+                total = sums[row * TILE.vectors + v]
+                result.append(self.builder.call(self.fma, [value, vector, total]))
+        return result
+
+    def load_tile(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
+        return [
+            self.load(self.at(self.at(pointer, self.builder.mul(stride, self.constant(row))), v))
+            for row in range(rows)
+            for v in range(0, self.width, self.lanes)
+        ]
+
+    def store_tile(self, sums: list[Any], pointer: Any, stride: int) -> None:
+        for i, value in enumerate(sums):
+            row, v = divmod(i, TILE.vectors)
+            self.store(value, self.at(pointer, row * stride + v * self.lanes))
+
+    def products(
+        self,
+        sums: list[Any],
+        rows: int,
+        count: Any,
+        left: Any,
+        right: Any,
+        strides: tuple[int, int, int],
+    ) -> list[Any]:
+        """`count` steps, unrolled where `count` is a number known now, divisible by `UNROLL`.
+
+        `strides`: of a row and of a step in `left`, of a step in `right`.
+        """
+        row_stride, left_step, right_step = strides
+
+        def body(values: list[Any], unroll: int) -> list[Any]:
+            *sums, left, right = values
+            for k in range(unroll):
+                pointers = [self.at(left, r * row_stride + k * left_step) for r in range(rows)]
+                sums = self.step(sums, pointers, self.at(right, k * right_step))
+            return [*sums, self.at(left, unroll * left_step), self.at(right, unroll * right_step)]
+
+        if isinstance(count, int):
+            turns = self.constant(count // self.UNROLL)
+            return self.loop(turns, [*sums, left, right], lambda i, v: body(v, self.UNROLL))
+        return self.loop(count, [*sums, left, right], lambda i, v: body(v, 1))
+
+    def switch_rows(self, rows: Any, emit: Any) -> None:
+        """`emit(number)` for the number of rows, known only when it runs."""
+        builder = self.builder
+        done = builder.append_basic_block("done")
+        switch = builder.switch(rows, done)
+        for number in range(1, TILE.rows + 1):
+            block = builder.append_basic_block(f"rows_{number}")
+            switch.add_case(self.constant(number), block)
+            builder.position_at_end(block)
+            emit(number)
+            builder.branch(done)
+        builder.position_at_end(done)
+
+
+def _call_once_emitted(
+    context: Any, builder: ir.IRBuilder, name: str, dtype: types.Float, arguments: Any, emit: Any
+) -> Any:
+    """Call the function `name` of a module; `emit(emitter, arguments)` gives its body once.
+
+    A function that LLVM may not inline keeps one copy of all tiles, however many places use them.
+    """
+    name = f"fastrnn.{name}.f{dtype.bitwidth}"
+    function = builder.module.globals.get(name)
+    if function is None:
+        signature = ir.FunctionType(ir.VoidType(), [value.type for value in arguments])
+        function = ir.Function(builder.module, signature, name)
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        function.attributes.add("nounwind")
+        body = ir.IRBuilder(function.append_basic_block("entry"))
+        emit(_Emitter(context, body, dtype), function.args)
+        body.ret_void()
+    builder.call(function, arguments)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def multiply_rows(
+    typingctx: Any,
+    rows: Any,
+    depth: Any,
+    left: Any,
+    panel_stride: Any,
+    right: Any,
+    start: Any,
+    start_stride: Any,
+    out: Any,
+) -> Any:
+    """`out = start + left @ right` for one tile.
+
+    `left` points at the tile's first row in panels `panel_stride` elements apart, `right` into
+    packed weights, `out` into a panel. `start` has rows `start_stride` apart (0 for a bias).
+    """
+    dtype = left.dtype
+    i, p = types.intp, types.CPointer(dtype)
+
+    def emit(emitter: _Emitter, arguments: Any) -> None:
+        rows, depth, left, panel_stride, right, start, start_stride, out = arguments
+        builder = emitter.builder
+        panels = builder.udiv(depth, emitter.constant(PANEL))
+        rest = builder.urem(depth, emitter.constant(PANEL))
+        strides = (PANEL, 1, emitter.width)
+
+        def emit_rows(number: int) -> None:
+            sums = emitter.load_tile(number, start, start_stride)
+
+            def panel(turn: Any, values: list[Any]) -> list[Any]:
+                *sums, left, right = values
+                *sums, _, right = emitter.products(sums, number, PANEL, left, right, strides)
+                return [*sums, emitter.at(left, panel_stride), right]
+
+            *sums, left_rest, right_rest = emitter.loop(panels, [*sums, left, right], panel)
+            sums = emitter.products(sums, number, rest, left_rest, right_rest, strides)[:-2]
+            emitter.store_tile(sums, out, PANEL)
+
+        emitter.switch_rows(rows, emit_rows)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call_once_emitted(context, builder, "multiply_rows", dtype, arguments, emit)
+
+    return types.void(i, i, p, i, p, p, i, p), codegen
+
+
+@intrinsic
+def add_transposed_product(
+    typingctx: Any, rows: Any, depth: Any, left: Any, right: Any, out: Any
+) -> Any:
+    """`out += left.T @ right` for one tile: `left` and `right` are panels of `depth` rows.
+
+    A row of the tile is a column of `left`; `out` has rows one tile width apart.
+    """
+    dtype = left.dtype
+    i, p = types.intp, types.CPointer(dtype)
+
+    def emit(emitter: _Emitter, arguments: Any) -> None:
+        rows, depth, left, right, out = arguments
+        builder = emitter.builder
+
+        def emit_rows(number: int) -> None:
+            sums = emitter.load_tile(number, out, emitter.constant(emitter.width))
+            strides = (1, PANEL, PANEL)
+            unroll = emitter.constant(emitter.UNROLL)
+
+            def block(turn: Any, values: list[Any]) -> list[Any]:
+                *sums, left, right = values
+                return emitter.products(sums, number, emitter.UNROLL, left, right, strides)
+
+            values = emitter.loop(builder.udiv(depth, unroll), [*sums, left, right], block)
+            *sums, left_rest, right_rest = values
+            rest = builder.urem(depth, unroll)
+            sums = emitter.products(sums, number, rest, left_rest, right_rest, strides)[:-2]
+            emitter.store_tile(sums, out, emitter.width)
+
+        emitter.switch_rows(rows, emit_rows)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call_once_emitted(context, builder, "add_transposed", dtype, arguments, emit)
+
+    return types.void(i, i, p, p, p), codegen

@@ -1,0 +1,241 @@
+"""tanh and exp: error over the whole range, special values, and the same bits in every lane."""
+
+import decimal
+import platform
+import re
+
+import numpy as np
+import pytest
+from numba import njit, types
+from numba.core.errors import TypingError
+from numba.core.registry import cpu_target
+
+from fastrnn.kernels import activation
+from fastrnn.kernels.memory import pointer_to
+
+FUNCTIONS = ["tanh", "exp"]
+DTYPES = [np.float32, np.float64]
+
+# In units in the last place; the docstring of the module has the largest that were measured.
+LARGEST_ERROR = {
+    ("tanh", np.float32): 2.56,
+    ("tanh", np.float64): 2.63,
+    ("exp", np.float32): 1.02,
+    ("exp", np.float64): 1.05,
+}
+
+
+def loop_over(function):
+    @njit(error_model="numpy")
+    def loop(x, out):
+        for i in range(x.size):
+            out[i] = function(x[i])
+
+    return loop
+
+
+def in_place_by(function):
+    @njit(error_model="numpy")
+    def in_place(values, first, count):
+        function(pointer_to(values, first), count)
+
+    return in_place
+
+
+LOOPS = {name: loop_over(getattr(activation, name)) for name in FUNCTIONS}
+IN_PLACE = {name: in_place_by(getattr(activation, f"{name}_in_place")) for name in FUNCTIONS}
+
+
+def evaluate(name, x):
+    out = np.empty_like(x)
+    LOOPS[name](x, out)
+    return out
+
+
+def one_by_one(name, x):
+    """Every element in a loop of its own, where no vector has room."""
+    return np.concatenate([evaluate(name, x[i : i + 1]) for i in range(x.size)])
+
+
+def spread(dtype, size, seed=3):
+    """Arguments of every magnitude and both signs, the limits and NaN among them."""
+    rng = np.random.default_rng(seed)
+    x = rng.choice([-1.0, 1.0], size) * 10.0 ** rng.uniform(-30, 4, size)
+    x[:6] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-310]
+    return x.astype(dtype)
+
+
+def last_place(exact):
+    """Unit in the last place of float32 at each of the numbers `exact`."""
+    finfo = np.finfo(np.float32)
+    _, exponent = np.frexp(exact)
+    return np.ldexp(1.0, np.maximum(exponent - 1, finfo.minexp) - finfo.nmant)
+
+
+def largest_error32(name, x):
+    comp = evaluate(name, x).astype(np.float64)
+    ref = getattr(np, name)(x.astype(np.float64))
+    return np.max(np.abs(comp - ref) / last_place(ref))
+
+
+def exact64(name, x):
+    with decimal.localcontext() as context:
+        context.prec = 50
+        power = decimal.Decimal(x).exp()
+        return power if name == "exp" else (power - 1 / power) / (power + 1 / power)
+
+
+def largest_error64(name, x):
+    largest = 0.0
+    finfo = np.finfo(np.float64)
+    for argument, comp in zip(x.tolist(), evaluate(name, x).tolist(), strict=True):
+        ref = exact64(name, argument)
+        exponent = max(int(np.frexp(float(ref))[1]) - 1, finfo.minexp) - finfo.nmant
+        error = abs(decimal.Decimal(comp) - ref) / decimal.Decimal(2) ** exponent
+        largest = max(largest, float(error))
+    return largest
+
+
+def floats32(low, high, step):
+    """Every `step`-th float32 from `low` to `high`, both positive."""
+    first, last = np.array([low, high], np.float32).view(np.int32).tolist()
+    return np.arange(first, last, step, dtype=np.int32).view(np.float32)
+
+
+def test_tanh_error_float32():
+    x = np.concatenate([floats32(2.0**-14, 11.0, 101), floats32(0.4, 0.7, 3)])
+    assert 1.5 < largest_error32("tanh", x) <= LARGEST_ERROR["tanh", np.float32]
+
+
+def test_exp_error_float32():
+    positive = floats32(2.0**-26, 88.7, 101)
+    x = np.concatenate([positive, -positive, -floats32(80.0, 104.0, 5)])
+    assert 0.5 < largest_error32("exp", x) <= LARGEST_ERROR["exp", np.float32]
+
+
+def test_tanh_error_float64():
+    rng = np.random.default_rng(11)
+    parts = [
+        10.0 ** rng.uniform(-9, 1.3, 3000),
+        rng.uniform(0, 20, 2000),
+        rng.uniform(0.5, 0.6, 3000),
+    ]
+    assert 1.5 < largest_error64("tanh", np.concatenate(parts)) <= LARGEST_ERROR["tanh", np.float64]
+
+
+def test_exp_error_float64():
+    rng = np.random.default_rng(12)
+    small = rng.choice([-1.0, 1.0], 1000) * 10.0 ** rng.uniform(-17, 0, 1000)
+    parts = [rng.uniform(-745.1, 709.7, 3000), rng.uniform(-1, 1, 2000), small]
+    parts.append(rng.uniform(-745.1, -708.0, 1000))
+    assert 0.5 < largest_error64("exp", np.concatenate(parts)) <= LARGEST_ERROR["exp", np.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tanh_is_odd_bounded_and_saturates(dtype):
+    x = np.abs(spread(dtype, 20000))[3:]
+    comp = evaluate("tanh", x)
+    assert np.array_equal(evaluate("tanh", -x), -comp)
+    assert np.all(comp <= 1)
+    limit = 9.02 if dtype is np.float32 else 19.07
+    assert np.all(comp[x >= limit] == 1)
+    assert np.count_nonzero(x >= limit) > 100
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tanh_next_to_saturation(dtype):
+    x = np.linspace(7, 10, 100001) if dtype is np.float32 else np.linspace(16, 20, 100001)
+    comp = evaluate("tanh", x.astype(dtype))
+    assert np.all(comp <= 1)
+    assert np.all(np.diff(comp) >= -4 * np.finfo(dtype).epsneg)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tanh_of_tiny_numbers_is_the_number(dtype):
+    finfo = np.finfo(dtype)
+    x = np.array(
+        [
+            finfo.smallest_subnormal,
+            37 * finfo.smallest_subnormal,
+            finfo.tiny / 3,
+            finfo.tiny,
+            finfo.eps / 4,
+        ],
+        dtype,
+    )
+    assert np.all(x > 0)
+    assert np.array_equal(evaluate("tanh", x), x)
+    zeros = evaluate("tanh", np.array([0.0, -0.0], dtype))
+    assert np.array_equal(zeros, [0, 0])
+    assert np.array_equal(np.signbit(zeros), [False, True])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_special_values(dtype):
+    x = np.array([np.nan, np.inf, -np.inf, np.finfo(dtype).max, np.finfo(dtype).min], dtype)
+    np.testing.assert_array_equal(evaluate("tanh", x), [np.nan, 1, -1, 1, -1])
+    np.testing.assert_array_equal(evaluate("exp", x), [np.nan, np.inf, 0, np.inf, 0])
+    assert np.array_equal(evaluate("exp", np.array([0.0, -0.0], dtype)), [1, 1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_at_its_limits(dtype):
+    largest = np.log(np.finfo(dtype).max)
+    ends = np.array([np.nextafter(largest, dtype(0)), np.nextafter(largest, dtype(np.inf))])
+    assert np.array_equal(np.isinf(evaluate("exp", ends)), [False, True])
+    # Results below half of the smallest number round to zero.
+    smallest = np.finfo(dtype).smallest_subnormal
+    end = np.log(float(smallest)) - np.log(2.0)
+    ends = np.array([end + 0.01, end - 0.01], dtype)
+    assert np.array_equal(evaluate("exp", ends), [smallest, 0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_same_bits_wherever_an_element_falls(name, dtype):
+    integer = np.dtype(f"i{np.dtype(dtype).itemsize}")
+    x = spread(dtype, 140)
+    ref = one_by_one(name, x).view(integer)
+    for first in range(9):
+        for count in [*range(1, 41), 96, 131]:
+            part = slice(first, first + count)
+            comp = evaluate(name, x[part]).view(integer)
+            assert np.array_equal(comp, ref[part])
+            values = x.copy()
+            IN_PLACE[name](values, first, count)
+            comp = values.view(integer)
+            assert np.array_equal(comp[part], ref[part])
+            assert np.array_equal(np.delete(comp, part), np.delete(x.view(integer), part))
+
+
+def test_in_place_of_nothing():
+    values = np.ones(3)
+    IN_PLACE["tanh"](values, 0, 0)
+    assert np.array_equal(values, np.ones(3))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_precision_stays(name):
+    function = getattr(activation, name)
+    scalar = njit(lambda x: function(x))
+    for kind in (types.float32, types.float64):
+        scalar.compile((kind,))
+        assert scalar.overloads[(kind,)].signature.return_type == kind
+    with pytest.raises(TypingError):
+        scalar.compile((types.int64,))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_loop_is_vectorised(name, dtype):
+    loop = loop_over(getattr(activation, name))
+    loop(np.zeros(4, dtype), np.zeros(4, dtype))
+    (assembly,) = loop.inspect_asm().values()
+    assembly = assembly.split("func_end0")[0]
+    assert not re.search(r"\bcall", assembly)
+    kind = "ps" if dtype is np.float32 else "pd"
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    multiply_add = rf"vf\w+{kind}\s.*%[yz]mm" if "+fma" in features else rf"mul{kind}\s.*%xmm"
+    assert re.search(multiply_add, assembly)
+    assert name == "exp" or re.search(rf"div{kind}\s", assembly)
