@@ -1,0 +1,132 @@
+"""What `_check` is for the functions around training: every error on their arguments.
+
+Numbers that steer training, parameters and gradients that are updated in place, and the state of
+an optimizer. A parameter or gradient comes back as the array it is, for its owner sees it change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn._check import dimension, floating, real_number
+from fastrnn._conform import FLOAT32, FLOAT64, Array, came, plain
+
+
+def non_negative_number(name: str, value: Any) -> float:
+    """Check a finite number of 0 or more."""
+    number = real_number(name, value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} must be a finite number of 0 or more, got {value}")
+    return number
+
+
+def decay_rate(name: str, value: Any) -> float:
+    """Check what a running mean keeps at each step."""
+    number = real_number(name, value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+    return number
+
+
+def norm_limit(name: str, value: Any) -> float:
+    """Check an upper limit of a norm: above 0, inf for none."""
+    number = real_number(name, value)
+    if not number > 0:
+        raise ValueError(f"{name} must be above 0, or inf for no limit, got {value}")
+    return number
+
+
+def initialization(
+    n_x: Any, n_a: Any, n_y: Any, seed: Any, dtype: Any
+) -> tuple[tuple[int, int, int], np.random.Generator, np.dtype[Any]]:
+    """Check the arguments of `initialize_parameters`; make a generator of the seed."""
+    sizes = (dimension("n_x", n_x), dimension("n_a", n_a), dimension("n_y", n_y))
+    if sizes[2] == 0:
+        raise ValueError("n_y must be at least 1, got 0")
+    if not (seed is None or isinstance(seed, np.random.Generator)):
+        seed = dimension("seed, if not a numpy.random.Generator,", seed)
+    # numpy.dtype takes None for float64, and raises an error of its own for what is no dtype.
+    try:
+        found = np.dtype(object if dtype is None else dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found not in (FLOAT32, FLOAT64):
+        raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    return sizes, np.random.default_rng(seed), found
+
+
+def arrays_to_update(name: str, arrays: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, Array]:
+    """Check that arrays, of keys with certain prefixes, can be updated in place; return them."""
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"{name} must be a mapping of names to arrays, got {came(arrays)}")
+    chosen = {key: array for key, array in arrays.items() if str(key).startswith(prefixes)}
+    for key, array in chosen.items():
+        if not isinstance(array, np.ndarray) or array.dtype not in (FLOAT32, FLOAT64):
+            raise TypeError(
+                f"{name}[{key!r}] must be an array of float32 or float64, got {came(array)}"
+            )
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{name}[{key!r}] must be an ordinary array, got a masked array")
+        if not array.flags.writeable:
+            raise ValueError(f"{name}[{key!r}] must be writeable, got a read-only array")
+    return chosen
+
+
+def parameters_like(
+    parameters: Mapping[str, Any], layout: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+) -> dict[str, Array]:
+    """Check that parameters still have the shapes and dtypes that they had before."""
+    arrays = arrays_to_update("parameters", {name: parameters.get(name) for name in layout})
+    for name, array in arrays.items():
+        shape, dtype = layout[name]
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"parameters[{name!r}] must be {dtype} of shape {shape} as before, "
+                f"got {array.dtype} of shape {array.shape}"
+            )
+    return arrays
+
+
+def gradients_by_parameter(
+    gradients: Any, parameters: Mapping[str, Array], ignored: Sequence[str]
+) -> dict[str, Array]:
+    """Check gradients ``dW`` of parameters ``W``; return them in the parameters' dtypes, by W."""
+    if not isinstance(gradients, Mapping):
+        raise TypeError(f"gradients must be a mapping of names to arrays, got {came(gradients)}")
+    names = {f"d{name}": name for name in parameters}
+    unknown = [key for key in gradients if key not in names and key not in ignored]
+    if unknown:
+        raise ValueError(
+            f"gradients must have keys of {', '.join((*names, *ignored))}, "
+            f"got {', '.join(map(repr, unknown))}"
+        )
+    return {
+        names[key]: floating(
+            f"gradients[{key!r}]", value, parameters[names[key]].shape, parameters[names[key]].dtype
+        )
+        for key, value in gradients.items()
+        if key not in ignored
+    }
+
+
+def state_arrays(state: Any, like: Mapping[str, Array]) -> dict[str, Array]:
+    """Check the state of an optimizer against another of the same keys, shapes and dtypes."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a mapping of names to arrays, got {came(state)}")
+    wrong = [f"no {key}" for key in like if key not in state]
+    wrong += [repr(key) for key in state if key not in like]
+    if wrong:
+        raise ValueError(f"state must have the keys {', '.join(like)}, got {', '.join(wrong)}")
+    arrays = {key: plain(f"state[{key!r}]", state[key]) for key in like}
+    for key, array in arrays.items():
+        if array.dtype != like[key].dtype:
+            raise TypeError(f"state[{key!r}] must be {like[key].dtype}, got {came(array)}")
+        if array.shape != like[key].shape:
+            raise ValueError(f"state[{key!r}] must have shape {like[key].shape}, got {array.shape}")
+        if array.dtype.kind == "i" and array.min(initial=0) < 0:
+            raise ValueError(f"state[{key!r}] must be 0 or more, got {array}")
+    return arrays
