@@ -223,6 +223,17 @@ def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64]]:
     return steps, convert(x, dtype), L
 
 
+def weights_without_steps(step_caches: Any, n_x: int, dtype: np.dtype[Any]) -> Weights:
+    """Weights of plain caches in which no step ran: `fastrnn.reference` keeps them beside."""
+    parameters = getattr(step_caches, "parameters", None)
+    if parameters is None:
+        raise ValueError(
+            "caches[0] must hold a step, or have an attribute parameters, got neither: "
+            "the shapes of the weights are unknown"
+        )
+    return conform({}, weights_in(parameters), {"n_x": (n_x, "caches[1]")}, dtype)[1]
+
+
 def _step(
     name: str,
     entry: Any,

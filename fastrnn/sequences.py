@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check
+from fastrnn.kernels.stages import sort_by_length
+
+_ANY_DTYPE = np.dtype(np.float64)  # the plan holds integers, whatever the dtype of the data
+
+
+class Ragged(NamedTuple):
+    """The plan of a ragged batch: at step t, samples ``order[:active[t]]`` are active."""
+
+    lengths: NDArray[np.int64]  #: (m,) true lengths, a copy
+    order: NDArray[np.int64]  #: (m,) samples by length, longest first
+    active: NDArray[np.int64]  #: (T + 1,) never increasing, and 0 at the end
+
+    @classmethod
+    def of(cls, lengths: NDArray[np.int64], T: int) -> Ragged:
+        """Plan samples of these lengths in a batch of ``T`` steps."""
+        plan = cls(lengths.copy(), np.empty(len(lengths), np.int64), np.empty(T + 1, np.int64))
+        sort_by_length(_ANY_DTYPE, *plan)
+        return plan
+
+    @property
+    def steps(self) -> int:
+        """Steps in which any sample is active: the largest length."""
+        return int(np.count_nonzero(self.active))
 
 
 def pad_sequences(

@@ -7,19 +7,22 @@ the key: an edit of any of them, or a ``git pull`` under an editable install, co
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+import numpy as np
+from numba import from_dtype, njit, types
 from numba.core.caching import FunctionCache
 
 #: For the pieces that kernels are made of. ``error_model="numpy"`` removes the test for a zero
 #: divisor, which would keep loops from being vectorised. No ``fastmath``: NaN and inf must
 #: propagate, and the order of every sum is part of the result.
-inner = njit(error_model="numpy", nogil=True)
+inner = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 #: For the pieces of one kernel that stand in one place of it. Numba joins them before LLVM sees
 #: them: a chain of separately compiled callers would optimise the innermost code once a caller.
@@ -59,15 +62,54 @@ class _SourceCache(FunctionCache):
             return
 
 
-def entry(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a kernel that Python calls: compiled lazily, cached on disk where that works."""
+def array_in(dtype: types.Type, ndim: int) -> types.Array:
+    """Type of an array that is only read: any strides, so that there is one for every caller."""
+    return types.Array(dtype, ndim, "A", readonly=True)
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(error_model="numpy", nogil=True, parallel=parallel)(function)
-        try:
-            dispatcher._cache = _SourceCache(function)
-        except (RuntimeError, OSError):
-            pass  # no directory that can be written: compile in every process
-        return dispatcher
 
-    return decorate
+def array_out(dtype: types.Type, ndim: int, layout: str) -> types.Array:
+    """Type of an array that a kernel writes."""
+    return types.Array(dtype, ndim, layout)
+
+
+class Kernel:
+    """A function that Python calls, compiled at the first call in a dtype and cached on disk.
+
+    The signature is fixed by the dtype alone. Read-only, strided or contiguous arrays all convert
+    to it, and none of them costs a compilation of its own.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], signature: Callable[..., Any], parallel: bool
+    ) -> None:
+        self.function = function
+        self.signature = signature
+        self.parallel = parallel
+        self._dispatchers: dict[np.dtype[Any], Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, dtype: np.dtype[Any], *arguments: Any) -> Any:
+        """Call the function for arrays of `dtype`, float32 or float64."""
+        dispatcher = self._dispatchers.get(dtype)
+        if dispatcher is None:
+            dispatcher = self._compile(dtype)
+        return dispatcher(*arguments)
+
+    def _compile(self, dtype: np.dtype[Any]) -> Any:
+        with self._lock:
+            if dtype not in self._dispatchers:
+                dispatcher = njit(error_model="numpy", nogil=True, parallel=self.parallel)(
+                    self.function
+                )
+                # No directory that can be written is no error: then every process compiles.
+                with contextlib.suppress(RuntimeError, OSError):
+                    dispatcher._cache = _SourceCache(self.function)
+                dispatcher.compile(self.signature(from_dtype(dtype)))
+                dispatcher.disable_compile()
+                self._dispatchers[dtype] = dispatcher
+        return self._dispatchers[dtype]
+
+
+def entry(signature: Callable[..., Any], *, parallel: bool = False) -> Callable[..., Kernel]:
+    """Make a function a `Kernel`; `signature(dtype)` gives its Numba signature."""
+    return lambda function: Kernel(function, signature, parallel)

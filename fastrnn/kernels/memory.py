@@ -49,8 +49,8 @@ def pointer_into(typingctx: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
 @intrinsic
 def move(typingctx: Any, pointer: Any, count: Any) -> Any:
     """The pointer `count` elements further on."""
-    return pointer(pointer, types.intp), lambda context, builder, signature, arguments: (
-        builder.gep(arguments[0], [arguments[1]])
+    return pointer(pointer, types.intp), lambda context, builder, signature, arguments: builder.gep(
+        arguments[0], [arguments[1]]
     )
 
 

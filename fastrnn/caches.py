@@ -1,0 +1,110 @@
+"""What a forward pass leaves for the backward pass: the notebook's caches, built when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import _check
+from fastrnn.sequences import Ragged
+
+Array = NDArray[np.floating[Any]]
+CellCache = tuple[Array, Array, Array, Mapping[str, Any]]
+
+
+class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
+    """One entry for each step that ran: ``((a_next, a_prev, xt, parameters), active_batch)``.
+
+    An entry holds the columns of the samples that are active at its step, and is made when it is
+    asked for. Nothing is copied before that: the object refers to the arrays of the forward pass.
+
+    Attributes
+    ----------
+    x : ndarray, shape (n_x, m, T)
+    a0 : ndarray, shape (n_a, m)
+    a : ndarray, shape (n_a, m, T)
+    parameters : mapping of the weights
+    n_y : int, the number of classes
+    plan : the plan of the ragged batch
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        a0: Array,
+        a: Array,
+        parameters: Mapping[str, Any],
+        n_y: int,
+        plan: Ragged,
+    ) -> None:
+        self.x = x
+        self.a0 = a0
+        self.a = a
+        self.parameters = parameters
+        self.n_y = n_y
+        self.plan = plan
+
+    def __len__(self) -> int:
+        """Steps that ran: the largest length."""
+        return self.plan.steps
+
+    @overload
+    def __getitem__(self, t: int) -> tuple[CellCache, NDArray[np.bool_]]: ...
+    @overload
+    def __getitem__(self, t: slice) -> list[tuple[CellCache, NDArray[np.bool_]]]: ...
+    def __getitem__(self, t: Any) -> Any:
+        """Entry of step ``t``."""
+        turns = range(len(self))[t]
+        if isinstance(turns, range):
+            return [self[turn] for turn in turns]
+        active = self.plan.lengths > turns
+        before = self.a[:, active, turns - 1] if turns else self.a0[:, active]
+        cell = self.a[:, active, turns], before, self.x[:, active, turns], self.parameters
+        return cell, active
+
+
+class Pass(NamedTuple):
+    """A forward pass, as the backward passes need it."""
+
+    x: Array  #: (n_x, m, T)
+    a0: Array  #: (n_a, m)
+    a: Array  #: (n_a, m, T)
+    weights: tuple[Array, Array, Array, Array, Array]
+    plan: Ragged
+
+
+def forward_pass_of(caches: Any) -> Pass:
+    """The forward pass behind ``caches``, those of `fastrnn` or plain ones.
+
+    Raises an error where they are not caches, or the weights no longer fit.
+    """
+    steps = _check.caches_tuple(caches)[0]
+    if not isinstance(steps, StepCaches):
+        return _from_plain(caches)
+    x, a0, a, plan = steps.x, steps.a0, steps.a, steps.plan
+    weights = _check.parameter_arrays(steps.parameters, len(x), len(a), steps.n_y, a.dtype)
+    if a.strides[0] != a.itemsize:  # copies may have come in another order
+        a = np.asfortranarray(a)
+    return Pass(x, a0, a, weights, plan)
+
+
+def _from_plain(caches: Any) -> Pass:
+    entries, x, lengths = _check.plain_caches(caches)
+    _, m, T = x.shape
+    plan = Ragged.of(lengths, T)
+    if not entries:
+        weights = _check.weights_without_steps(caches[0], len(x), x.dtype)
+        n_a = len(weights[0])
+        return Pass(x, np.zeros((n_a, m), x.dtype), np.zeros((n_a, m, T), x.dtype), weights, plan)
+    n_a = len(entries[0].a_next)
+    a0 = np.zeros((n_a, m), x.dtype, order="F")
+    a = np.zeros((n_a, m, T), x.dtype, order="F")
+    x = np.array(x, order="F")
+    a0[:, entries[0].active_batch] = entries[0].a_prev
+    for t, entry in enumerate(entries):
+        a[:, entry.active_batch, t] = entry.a_next
+        x[:, entry.active_batch, t] = entry.xt
+    return Pass(x, a0, a, entries[0].weights, plan)

@@ -1,0 +1,80 @@
+"""Rows of a chunk, in and out of panels, and products of all of its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._jit import inner
+from .memory import move
+from .panels import multiply_column, pack_rows, panels_of, tile_at, tiles_of, unpack_rows
+from .stages import Block, Stage, rows_at, step_of
+from .tile import PANEL
+
+
+@inner
+def share_of(total: int, part: int, parts: int) -> tuple[int, int]:
+    """First and last of the part's share of `total` things."""
+    return total * part // parts, total * (part + 1) // parts
+
+
+@inner
+def side_of(panels: Any, side: int, columns: int, stride: int) -> Any:
+    """One of two buffers of `columns` columns."""
+    return move(panels, side * panels_of(columns) * stride)
+
+
+@inner
+def pack_chunk(
+    source: Any, a0: Any, shift: int, order: Any, active: Any, block: Block, stage: Stage,
+    first: int, last: int, panels: Any, stride: int,
+) -> None:  # fmt: skip
+    """Rows `first` to `last` of a chunk; from `source` (n, m, T), those of step `t - shift`.
+
+    With a shift of 1 the step before the first is `a0` (n, m, 1).
+    """
+    row = 0
+    for turn in range(stage.begin, stage.end):
+        rows = rows_at(block, active, turn)
+        lo, hi = max(first - row, 0), min(last - row, rows)
+        if lo < hi:
+            t = step_of(block, turn) - shift
+            array = a0 if t < 0 else source
+            t = max(t, 0)
+            pack_rows(array, t, order, block.lo + lo, block.lo + hi, panels, stride, row + lo)
+        row += rows
+
+
+@inner
+def unpack_chunk(
+    panels: Any, stride: int, order: Any, active: Any, block: Block, stage: Stage,
+    first: int, last: int, target: Any,
+) -> None:  # fmt: skip
+    """The way back: rows `first` to `last` of a chunk into Fortran-ordered `target` (n, m, T)."""
+    row = 0
+    for turn in range(stage.begin, stage.end):
+        rows = rows_at(block, active, turn)
+        lo, hi = max(first - row, 0), min(last - row, rows)
+        if lo < hi:
+            t = step_of(block, turn)
+            unpack_rows(panels, stride, row + lo, target, t, order, block.lo + lo, block.lo + hi)
+        row += rows
+
+
+@inner
+def multiply_rows_of(
+    first: int, last: int, depth: int, left: Any, weights: Any, bias: Any, columns: int, out: Any,
+    stride: int, width: int,
+) -> None:  # fmt: skip
+    """Rows `first` to `last` of `out = bias + left @ weights`, all of its columns."""
+    for j in range(tiles_of(columns, width)):
+        multiply_column(
+            last - first,
+            depth,
+            move(left, first * PANEL),
+            stride,
+            move(weights, j * depth * width),
+            move(bias, j * width),
+            0,
+            tile_at(out, stride, first, j * width),
+            width,
+        )

@@ -1,0 +1,206 @@
+"""The output layer: softmax over the classes of each row, and the gradient of cross-entropy.
+
+With logits `z = Wya a + by`, `y = softmax(z)` and label `k`, the loss of a row is `-log y[k]` and
+its gradient with respect to `z` is `y - e[k]`, from which `dWya`, `dby` and `da` follow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, prange, types
+
+from ._jit import array_in, array_out, entry, inner
+from .activation import exp_in_place
+from .chunk import multiply_rows_of, share_of
+from .memory import CACHE_LINE, first_aligned, move, pointer_to
+from .panels import (
+    add_outer,
+    pack_rows,
+    pack_weights,
+    panels_of,
+    tile_at,
+    tiles_of,
+    unpack_rows,
+    width_of,
+)
+from .tile import PANEL
+
+#: Rows that are worked on at a time.
+CAPACITY = 192
+
+
+@inner
+def value_at(panels: Any, stride: int, row: int, column: int) -> Any:
+    """A view of one element in panels."""
+    return carray(tile_at(panels, stride, row, column), (1,))
+
+
+@inner
+def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
+    """Softmax of each row of logits in panels `stride` elements apart, in place."""
+    for i in range(rows):
+        largest = value_at(panels, stride, i, 0)[0]
+        for k in range(1, n_y):
+            value = value_at(panels, stride, i, k)[0]
+            if not value <= largest:  # NaN takes the lead, and makes the whole row NaN
+                largest = value
+        total = largest - largest
+        for p in range(0, n_y, PANEL):
+            start = tile_at(panels, stride, i, p)
+            values = carray(start, (PANEL,))
+            for c in range(PANEL):
+                values[c] -= largest
+            exp_in_place(start, PANEL)
+            for c in range(min(PANEL, n_y - p)):
+                total += values[c]
+        for p in range(0, n_y, PANEL):
+            values = carray(tile_at(panels, stride, i, p), (PANEL,))
+            for c in range(PANEL):
+                values[c] /= total
+
+
+@inner
+def cross_entropy(y: Any, label: int, a: Any, t: int, sample: int, Wya: Any, by: Any) -> float:
+    """`-log y`; from the logits, in float64, where `y` has underflowed."""
+    if y >= np.finfo(a.dtype).tiny or np.isnan(y):
+        return -np.log(np.float64(y))
+    logits = np.empty(by.size, np.float64)
+    for k in range(by.size):
+        logits[k] = by[k, 0]
+        for j in range(a.shape[0]):
+            logits[k] += np.float64(Wya[k, j]) * np.float64(a[j, sample, t])
+    largest = logits.max()
+    return np.log(np.exp(logits - largest).sum()) + largest - logits[label]
+
+
+@inner
+def output_sizes(n_a: int, n_y: int, width: int) -> tuple[int, int, int]:
+    """Elements of packed `Wya`, of one group's sums, and of its buffers."""
+    stride = (CAPACITY + 1) * PANEL
+    sums = tiles_of(n_a, width) * width * panels_of(n_y) * PANEL + panels_of(n_y) * PANEL
+    return (
+        tiles_of(n_a, width) * width * (n_y + 1),
+        sums,
+        (panels_of(n_y) + 2 * panels_of(n_a)) * stride,
+    )
+
+
+@inner
+def output_group(group, groups, scale, rows, layer, da, work, at, losses):  # type: ignore[no-untyped-def]
+    """A group of labelled rows: their part of the loss, of the weight gradients, and `da`."""
+    steps, samples, labels = rows
+    y_pred, a, Wya, by = layer
+    n_y, n_a, width = y_pred.shape[0], a.shape[0], width_of(da)
+    stride = (CAPACITY + 1) * PANEL
+    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
+    weights, zeros = pointer_to(work, at), pointer_to(work, at + size_Wya - size_Wya // (n_y + 1))
+    at_sums = at + size_Wya + group * (size_sums + size_buffers)
+    sums, dz = pointer_to(work, at_sums), pointer_to(work, at_sums + size_sums)
+    bias_sums = carray(move(sums, size_sums - panels_of(n_y) * PANEL), (n_y,))
+    states = move(dz, panels_of(n_y) * stride)
+    gradients = move(states, panels_of(n_a) * stride)
+    begin, finish = share_of(steps.size, group, groups)
+    for first in range(begin, finish, CAPACITY):
+        last = min(first + CAPACITY, finish)
+        lo = first
+        while lo < last:
+            t, hi = steps[lo], lo + 1
+            while hi < last and steps[hi] == t:
+                hi += 1
+            pack_rows(y_pred, t, samples, lo, hi, dz, stride, lo - first)
+            pack_rows(a, t, samples, lo, hi, states, stride, lo - first)
+            lo = hi
+        for i in range(last - first):
+            label, sample, t = labels[first + i], samples[first + i], steps[first + i]
+            own = value_at(dz, stride, i, label)
+            losses[group] += cross_entropy(own[0], label, a, t, sample, Wya, by)
+            own[0] -= 1
+            for k in range(n_y):
+                value = value_at(dz, stride, i, k)
+                value[0] *= scale
+                bias_sums[k] += value[0]
+        multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride, width)
+        for i in range(first, last):
+            unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1)
+        for p in range(panels_of(n_y)):
+            add_outer(
+                last - first, min(PANEL, n_y - p * PANEL), move(dz, p * stride), states, stride,
+                n_a, move(sums, p * PANEL * width), panels_of(n_y) * PANEL * width, width,
+            )  # fmt: skip
+
+
+@inner
+def output_work(groups: int, layer: Any, da: Any, dWya: Any) -> Any:
+    """Workspace: packed `Wya`, zeros, then sums and buffers of each group."""
+    n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(da)
+    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
+    size = size_Wya + groups * (size_sums + size_buffers) + CACHE_LINE // da.itemsize
+    work = np.zeros(size, da.dtype)
+    pack_weights(layer[2], 0, 1, work, first_aligned(work))
+    return work
+
+
+@inner
+def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
+    """The weight gradients of all groups, in their order."""
+    n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(dWya)
+    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
+    height = panels_of(n_y) * PANEL
+    for g in range(groups):
+        at = first_aligned(work) + size_Wya + g * (size_sums + size_buffers)
+        for k in range(n_y):
+            for j in range(n_a):
+                dWya[k, j] += work[at + (j // width * height + k) * width + j % width]
+            dby[k, 0] += work[at + size_sums - height + k]
+
+
+def output_types(dtype: types.Type) -> list[types.Type]:
+    """Types of groups, scale, rows (steps, samples, labels), layer, outputs (da, dWya, dby)."""
+    vector = array_in(types.int64, 1)
+    return [
+        types.int64,
+        dtype,
+        types.UniTuple(vector, 3),
+        types.Tuple([*[array_in(dtype, 3)] * 2, *[array_in(dtype, 2)] * 2]),
+        types.Tuple([array_out(dtype, 3, "F"), *[array_out(dtype, 2, "C")] * 2]),
+        array_out(types.float64, 1, "C"),
+    ]
+
+
+@entry(lambda dtype: types.void(*output_types(dtype)))
+def output_backward(groups, scale, rows, layer, outputs, losses):  # type: ignore[no-untyped-def]
+    """Gradients of the output layer for the labelled rows; `losses`, one for each group."""
+    da, dWya, dby = outputs
+    work = output_work(groups, layer, da, dWya)
+    at = first_aligned(work)
+    for group in range(groups):
+        output_group(group, groups, scale, rows, layer, da, work, at, losses)
+    sum_output_groups(groups, work, dWya, dby)
+
+
+@entry(lambda dtype: types.void(*output_types(dtype)), parallel=True)
+def output_backward_parallel(groups, scale, rows, layer, outputs, losses):  # type: ignore[no-untyped-def]
+    """The same, the groups shared by all threads; bit for bit the same."""
+    da, dWya, dby = outputs
+    work = output_work(groups, layer, da, dWya)
+    at = first_aligned(work)
+    for group in prange(groups):
+        output_group(np.int64(group), groups, scale, rows, layer, da, work, at, losses)
+    sum_output_groups(groups, work, dWya, dby)
+
+
+@entry(lambda dtype: types.void(array_in(dtype, 2), array_out(dtype, 2, "F")))
+def softmax(x, out):  # type: ignore[no-untyped-def]
+    """Softmax of each column of `x` (n, m)."""
+    n, m = x.shape
+    panels = np.empty(panels_of(n) * PANEL, x.dtype)
+    for i in range(m):
+        for k in range(n):
+            panels[k] = x[k, i]
+        for k in range(n, panels.size):
+            panels[k] = 0
+        softmax_rows(pointer_to(panels, 0), PANEL, 1, n)
+        for k in range(n):
+            out[k, i] = panels[k]

@@ -1,0 +1,172 @@
+"""Packing into panels and weights, unpacking out of them, and products of whole columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import carray
+
+from ._jit import inner
+from .memory import move, pointer_into, pointer_to
+from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
+
+#: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
+WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
+BLOCK_BYTES = 16384
+
+
+@inner
+def width_of(array: Any) -> int:
+    """Columns of a tile in the dtype of `array`."""
+    return WIDTH_BYTES // array.itemsize
+
+
+@inner
+def panels_of(columns: int) -> int:
+    return (columns + PANEL - 1) // PANEL
+
+
+@inner
+def tiles_of(columns: int, width: int) -> int:
+    return (columns + width - 1) // width
+
+
+@inner
+def tile_at(panels: Any, stride: int, row: int, column: int) -> Any:
+    """Pointer to `row` of the tile that starts at `column`, in panels `stride` apart."""
+    return move(panels, column // PANEL * stride + row * PANEL + column % PANEL)
+
+
+@inner
+def pack_weights(matrix: Any, part: int, parts: int, packed: Any, offset: int) -> None:
+    """A part of the column tiles of `matrix` (depth, columns), padded with zeros."""
+    depth, columns = matrix.shape
+    width = width_of(packed)
+    tiles = tiles_of(columns, width)
+    for tile in range(tiles * part // parts, tiles * (part + 1) // parts):
+        used = min(width, columns - tile * width)
+        for k in range(depth):
+            at = offset + (tile * depth + k) * width
+            for c in range(used):
+                packed[at + c] = matrix[k, tile * width + c]
+            for c in range(used, width):
+                packed[at + c] = 0
+
+
+@inner
+def pack_rows(
+    source: Any, t: int, order: Any, lo: int, hi: int, panels: Any, stride: int, row: int
+) -> None:
+    """Step `t` of samples `order[lo:hi]` of `source` (n, m, T) into panels, from `row` on."""
+    columns = source.shape[0]
+    whole = columns // PANEL
+    contiguous = source.strides[0] == source.itemsize
+    for i in range(hi - lo):
+        sample = order[lo + i]
+        for p in range(panels_of(columns)):
+            out = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
+            used = PANEL if p < whole else columns - whole * PANEL
+            if contiguous and used == PANEL:
+                values = carray(pointer_into(source, p * PANEL, sample, t), (PANEL,))
+                for c in range(PANEL):
+                    out[c] = values[c]
+            else:
+                for c in range(used):
+                    out[c] = source[p * PANEL + c, sample, t]
+                for c in range(used, PANEL):
+                    out[c] = 0
+
+
+@inner
+def unpack_rows(
+    panels: Any, stride: int, row: int, target: Any, t: int, order: Any, lo: int, hi: int
+) -> None:
+    """The way back, into Fortran-ordered `target` (n, m, T)."""
+    columns = target.shape[0]
+    whole = columns // PANEL
+    for i in range(hi - lo):
+        sample = order[lo + i]
+        for p in range(panels_of(columns)):
+            values = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
+            used = PANEL if p < whole else columns - whole * PANEL
+            out = carray(pointer_into(target, p * PANEL, sample, t), (used,))
+            if used == PANEL:
+                for c in range(PANEL):
+                    out[c] = values[c]
+            else:
+                for c in range(used):
+                    out[c] = values[c]
+
+
+@inner
+def multiply_column(
+    rows: int,
+    depth: int,
+    left: Any,
+    stride: int,
+    weights: Any,
+    start: Any,
+    start_stride: int,
+    out: Any,
+    width: int,
+) -> None:
+    """One column tile of `out = start + left @ weights`, `left` in panels `stride` apart.
+
+    The depth goes in blocks, so that a block of the weights stays in the first cache level for
+    all rows; a sum continues where the block before left it.
+    """
+    block = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
+    tiles = (rows + ROWS - 1) // ROWS
+    for k in range(0, max(depth, 1), block):
+        for i in range(tiles):
+            first = rows * i // tiles
+            multiply_rows(
+                rows * (i + 1) // tiles - first,
+                min(block, depth - k),
+                move(left, k // PANEL * stride + first * PANEL),
+                stride,
+                move(weights, k * width),
+                move(start, first * start_stride),
+                start_stride,
+                move(out, first * PANEL),
+            )
+        start = out
+        start_stride = PANEL
+
+
+@inner
+def add_outer(
+    rows: int, features: int, left: Any, right: Any, right_stride: int, columns: int, out: Any,
+    out_stride: int, width: int,
+) -> None:  # fmt: skip
+    """`out += left.T @ right` for one panel `left` of `features` columns and all of `right`.
+
+    `out` has one row of `width` values for each feature, column tiles `out_stride` apart.
+    """
+    block = BLOCK_BYTES * width // (WIDTH_BYTES * PANEL)
+    tiles = (features + ROWS - 1) // ROWS
+    for k in range(0, rows, block):
+        for j in range(tiles_of(columns, width)):
+            for i in range(tiles):
+                first = features * i // tiles
+                add_transposed_product(
+                    features * (i + 1) // tiles - first,
+                    min(block, rows - k),
+                    move(left, k * PANEL + first),
+                    tile_at(right, right_stride, k, j * width),
+                    move(out, j * out_stride + first * width),
+                )
+
+
+__all__ = [
+    "add_outer",
+    "multiply_column",
+    "pack_rows",
+    "pack_weights",
+    "panels_of",
+    "pointer_to",
+    "tile_at",
+    "tiles_of",
+    "unpack_rows",
+    "width_of",
+]

@@ -1,0 +1,90 @@
+"""How workers share a list of tasks, one stage after the other.
+
+All tasks of a call are numbered in the order of their stages. A worker takes the next number,
+waits until every task of the earlier stages has ended, and runs its task. Whoever it waits for
+has taken a number before, so it is running: any number of workers, one included, gets to the
+end, and nobody waits for a worker that the system has not started. What a task computes does not
+depend on who runs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._jit import inlined, inner
+from .memory import fetch_add, load_acquire, spin_pause, yield_processor
+from .stages import DONE, block_of, first_stage, next_stage
+
+#: Turns of a waiting loop before the thread offers its processor to others.
+SPINS = 4000
+
+#: Places in the shared counters, a cache line apart.
+TAKEN, ENDED, COUNTERS = 0, 8, 16
+
+
+@inner
+def take(counters: Any) -> int:
+    """The number of the next task."""
+    return fetch_add(counters, TAKEN, 1)
+
+
+@inner
+def end(counters: Any) -> None:
+    """The task is done, and what it wrote is visible to whoever sees that."""
+    fetch_add(counters, ENDED, 1)
+
+
+@inner
+def wait_for(counters: Any, tasks: int) -> None:
+    """Return once `tasks` tasks have ended."""
+    spins = 0
+    while load_acquire(counters, ENDED) < tasks:
+        spin_pause()
+        spins += 1
+        if spins % SPINS == 0:
+            yield_processor()
+
+
+def sharing(run: Any) -> Any:
+    """How workers share a pass out, for `run(job, block, stage, part, parts)`."""
+
+    @inlined
+    def share(
+        job: Any, sizes: Any, backward: int, workers: int, done: int, ticket: int, counters: Any
+    ) -> tuple[int, int]:
+        """Run the pass. With many blocks a task is a group of blocks, each of which goes through
+        its stages alone; with one block a task is one of `workers` parts of a stage.
+
+        `done` is the number of tasks that came before, `ticket` the number that this worker
+        holds; returned are both as they are at the end.
+        """
+        shared = sizes.blocks == 1
+        parts = workers if shared else 1
+        first = ticket - done if not shared else 0
+        while first < sizes.groups:
+            if not shared:
+                wait_for(counters, done)
+            for number in range(first, sizes.blocks, sizes.groups):
+                block = block_of(job.active, number, sizes, backward, first)
+                stage = first_stage(block, job.active)
+                while stage.kind != DONE:
+                    if shared and ticket >= done + parts:
+                        done += parts
+                        stage = next_stage(stage, block, job.active)
+                        continue
+                    if shared:
+                        wait_for(counters, done)
+                    run(job, block, stage, ticket - done if shared else 0, parts)
+                    if shared:
+                        end(counters)
+                        ticket = take(counters)
+                    else:
+                        stage = next_stage(stage, block, job.active)
+            if shared:
+                return done, ticket
+            end(counters)
+            ticket = take(counters)
+            first = ticket - done
+        return done + sizes.groups, ticket
+
+    return share

@@ -1,0 +1,300 @@
+"""The recurrent network: forward, and below it, backward.
+
+Letters: ``n_x`` features, ``n_a`` hidden units, ``n_y`` classes, ``m`` samples, ``T`` steps, and
+``L[i]`` the true length of sample ``i``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads
+from numpy.typing import ArrayLike, NDArray
+
+from fastrnn import _check
+from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
+from fastrnn.kernels import rnn as kernels
+from fastrnn.sequences import Ragged
+
+Caches = tuple[StepCaches, Any, Any]
+
+#: Samples of a block, and groups of blocks; hidden units up to which samples are cut into blocks.
+_BLOCK, _FEWEST_BLOCKS, _GROUPS = 48, 8, 16
+_BLOCK_UNITS = 224
+#: Rows of a chunk: with many blocks its buffers share the second cache level with the weights.
+_CHUNK_IN_BLOCK, _CHUNK = 128, 256
+#: Multiply-adds below which one thread is faster than several: of a call, and of a step.
+_SERIAL_WORK, _SERIAL_STEP = 1_000_000, 60_000
+
+
+def _sizes_and_workers(n_x: int, n_a: int, n_y: int, plan: Ragged) -> tuple[Any, int]:
+    """How to cut the work up, by shapes and lengths alone, and how many threads are worth it."""
+    m, total = len(plan.lengths), int(plan.lengths.sum())
+    if m > 2 * _FEWEST_BLOCKS and n_a <= _BLOCK_UNITS:
+        blocks = max(_FEWEST_BLOCKS, -(-m // _BLOCK))
+        sizes = blocks, min(blocks, _GROUPS), max(-(-m // blocks), _CHUNK_IN_BLOCK)
+        small = False
+    else:
+        sizes = 1, 1, max(m, min(_CHUNK, total), 1)
+        small = m * n_a * n_a < _SERIAL_STEP
+    if small or total * n_a * (n_x + n_a + n_y) < _SERIAL_WORK:
+        return sizes, 1
+    return sizes, get_num_threads()
+
+
+def rnn_forward(
+    x: ArrayLike, a0: ArrayLike, parameters: Mapping[str, Any], seq_lengths: ArrayLike
+) -> tuple[Array, Array, Caches]:
+    """Run a recurrent network over a padded batch of variable-length sequences.
+
+    ``a[t] = tanh(Wax x[t] + Waa a[t-1] + ba)`` and ``y_pred[t] = softmax(Wya a[t] + by)``, for
+    the samples with ``L[i] > t``. What ``x`` holds past the end of a sequence changes nothing.
+
+    Parameters
+    ----------
+    x : array_like, shape (n_x, m, T)
+        Input, padded, in any memory order. Fortran order, which `pad_sequences` returns, is read
+        fastest.
+    a0 : array_like, shape (n_a, m)
+        Initial states.
+    parameters : mapping
+        ``Wax`` (n_a, n_x), ``Waa`` (n_a, n_a), ``Wya`` (n_y, n_a), ``ba`` (n_a, 1),
+        ``by`` (n_y, 1). Other keys are ignored.
+    seq_lengths : array_like of int, shape (m,)
+        True lengths, 0 to T.
+
+    Returns
+    -------
+    a : ndarray, shape (n_a, m, T)
+        States, Fortran-ordered; 0 at padded steps.
+    y_pred : ndarray, shape (n_y, m, T)
+        Predictions, Fortran-ordered; 0 at padded steps.
+    caches : tuple
+        ``(step_caches, x, seq_lengths)`` for `rnn_backward` and `output_backward`. It refers to
+        ``x``, ``a0``, ``a`` and the parameters instead of copying them, so do not modify these
+        before the backward pass: it uses what they hold when it is called, and would return
+        gradients of the changed values.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a type that is not listed, such as complex or masked arrays.
+    ValueError
+        If a key is missing, a shape does not fit, or a length lies outside 0..T.
+
+    Notes
+    -----
+    All is computed in float32 or float64: the `numpy.result_type` of the floating arguments,
+    float16 counting as float32, integers taking no part, and float64 where all are integer.
+    Results are the same to the bit for any number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> parameters = fastrnn.initialize_parameters(n_x=3, n_a=4, n_y=2, seed=0)
+    >>> x, seq_lengths = fastrnn.pad_sequences([np.ones((3, 5)), np.ones((3, 2))])
+    >>> a, y_pred, caches = rnn_forward(x, np.zeros((4, 2)), parameters, seq_lengths)
+    >>> a.shape, y_pred.shape
+    ((4, 2, 5), (2, 2, 5))
+    """
+    inputs, first, weights, lengths = _check.forward_arguments(x, a0, parameters, seq_lengths)
+    n_x, m, T = inputs.shape
+    n_a, n_y = len(first), len(weights[4])
+    plan = Ragged.of(lengths, T)
+    a = np.zeros((n_a, m, T), inputs.dtype, order="F")
+    y_pred = np.zeros((n_y, m, T), inputs.dtype, order="F")
+    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan)
+    batch = inputs, first[:, :, np.newaxis], plan.order, plan.active
+    if workers == 1:
+        kernels.forward(a.dtype, sizes, batch, weights, (a, y_pred))
+    else:
+        kernels.forward_parallel(a.dtype, workers, sizes, batch, weights, (a, y_pred))
+    return a, y_pred, (StepCaches(inputs, first, a, parameters, n_y, plan), x, seq_lengths)
+
+
+def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
+    """Backpropagation through time, for the samples that were active at each step.
+
+    Parameters
+    ----------
+    da : array_like, shape (n_a, m, T)
+        Gradient of the loss with respect to the states ``a``, in any memory order. What it holds
+        at padded steps changes nothing.
+    caches : tuple
+        Third result of `rnn_forward`, or of `fastrnn.reference.rnn_forward`.
+
+    Returns
+    -------
+    dict
+        ``dx`` (n_x, m, T), Fortran-ordered and 0 at padded steps, ``da0`` (n_a, m),
+        ``dWax`` (n_a, n_x), ``dWaa`` (n_a, n_a) and ``dba`` (n_a, 1), in the dtype of the
+        forward pass.
+
+    Raises
+    ------
+    TypeError
+        If ``da`` is not an array of real numbers or ``caches`` not caches.
+    ValueError
+        If ``da`` is of another shape, or the parameters have changed their shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> parameters = fastrnn.initialize_parameters(n_x=3, n_a=4, n_y=2, seed=0)
+    >>> x, a0 = np.ones((3, 2, 5), np.float32), np.zeros((4, 2), np.float32)
+    >>> a, y_pred, caches = fastrnn.rnn_forward(x, a0, parameters, [5, 2])
+    >>> gradients = rnn_backward(np.ones_like(a), caches)
+    >>> {name: gradient.shape for name, gradient in gradients.items()}
+    {'dx': (3, 2, 5), 'da0': (4, 2), 'dWax': (4, 3), 'dWaa': (4, 4), 'dba': (4, 1)}
+    """
+    x, a0, a, weights, plan = forward_pass_of(caches)
+    n_x, m, T = x.shape
+    n_a = len(a)
+    da = _check.floating("da", da, (n_a, m, T), a.dtype)
+    dx = np.zeros((n_x, m, T), a.dtype, order="F")
+    da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
+    dWax, dWaa, dba = (np.zeros((n_a, n), a.dtype) for n in (n_x, n_a, 1))
+    sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan)
+    batch = x, a0[:, :, np.newaxis], plan.order, plan.active
+    outputs = dx, da0, dWax, dWaa, dba
+    if workers == 1:
+        kernels.backward(a.dtype, sizes, batch, weights[:2], (a, da), outputs)
+    else:
+        kernels.backward_parallel(a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
+    return {"dx": dx, "da0": da0[:, :, 0], "dWax": dWax, "dWaa": dWaa, "dba": dba}
+
+
+def rnnCell_forward(
+    xt: ArrayLike, a_prev: ArrayLike, parameters: Mapping[str, Any]
+) -> tuple[Array, Array, CellCache]:
+    """Run one step of the network.
+
+    Parameters
+    ----------
+    xt : array_like, shape (n_x, m)
+        Input of the step.
+    a_prev : array_like, shape (n_a, m)
+        States before it.
+    parameters : mapping
+        As for `rnn_forward`.
+
+    Returns
+    -------
+    at : ndarray, shape (n_a, m)
+        ``tanh(Wax xt + Waa a_prev + ba)``.
+    yt_pred : ndarray, shape (n_y, m)
+        ``softmax(Wya at + by)``.
+    cache : tuple
+        ``(at, a_prev, xt, parameters)`` for `rnnCell_backward`, as they were passed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rnn_forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> parameters = fastrnn.initialize_parameters(n_x=3, n_a=4, n_y=2, seed=0)
+    >>> at, yt_pred, cache = rnnCell_forward(np.ones((3, 2)), np.zeros((4, 2)), parameters)
+    >>> at.shape, yt_pred.shape
+    ((4, 2), (2, 2))
+    """
+    inputs, before, weights = _check.cell_arguments(xt, a_prev, parameters)
+    n_x, m = inputs.shape
+    n_a, n_y = len(before), len(weights[4])
+    plan = Ragged.of(np.ones(m, np.int64), 1)
+    at = np.zeros((n_a, m, 1), inputs.dtype, order="F")
+    yt_pred = np.zeros((n_y, m, 1), inputs.dtype, order="F")
+    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan)
+    batch = inputs[:, :, np.newaxis], before[:, :, np.newaxis], plan.order, plan.active
+    if workers == 1:
+        kernels.forward(at.dtype, sizes, batch, weights, (at, yt_pred))
+    else:
+        kernels.forward_parallel(at.dtype, workers, sizes, batch, weights, (at, yt_pred))
+    state = at[:, :, 0]
+    return state, yt_pred[:, :, 0], (state, a_prev, xt, parameters)  # type: ignore[return-value]
+
+
+def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
+    """Backward pass of one step.
+
+    Parameters
+    ----------
+    da_next : array_like, shape (n_a, m)
+        Gradient of the loss with respect to the states after the step.
+    cache : tuple
+        ``(a_next, a_prev, xt, parameters)``, third result of `rnnCell_forward`.
+
+    Returns
+    -------
+    dict
+        ``dxt`` (n_x, m), ``da_prev`` (n_a, m), ``dWax`` (n_a, n_x), ``dWaa`` (n_a, n_a) and
+        ``dba`` (n_a, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rnn_backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> parameters = fastrnn.initialize_parameters(n_x=3, n_a=4, n_y=2, seed=0)
+    >>> at, _, cache = fastrnn.rnnCell_forward(np.ones((3, 2)), np.zeros((4, 2)), parameters)
+    >>> gradients = rnnCell_backward(np.ones_like(at), cache)
+    >>> gradients["dxt"].shape, gradients["da_prev"].shape
+    ((3, 2), (4, 2))
+    """
+    a_next, a_prev, xt, weights = _check.cell_cache(cache)
+    parameters = dict(zip(("Wax", "Waa", "Wya", "ba", "by"), weights, strict=True))
+    plan = Ragged.of(np.ones(xt.shape[1], np.int64), 1)
+    a = a_next[:, :, np.newaxis]
+    x = xt[:, :, np.newaxis]
+    steps = StepCaches(x, a_prev, a, parameters, len(weights[4]), plan)
+    da = _check.floating("da_next", da_next, a_next.shape, a.dtype)
+    gradients = rnn_backward(da[:, :, np.newaxis], (steps, x, plan.lengths))
+    return {"dxt": gradients.pop("dx")[:, :, 0], "da_prev": gradients.pop("da0"), **gradients}
+
+
+def final_states(a: ArrayLike, seq_lengths: ArrayLike | Sequence[int]) -> NDArray[Any]:
+    """Take each sample's last true state, so that a long sequence can be fed in pieces.
+
+    Parameters
+    ----------
+    a : array_like, shape (n_a, m, T)
+        States of `rnn_forward`, or its predictions.
+    seq_lengths : array_like of int, shape (m,)
+        True lengths, 0 to T.
+
+    Returns
+    -------
+    ndarray, shape (n_a, m)
+        ``a[:, i, L[i] - 1]``, and 0 where ``L[i] == 0``: there the state before still holds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rnn_forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> final_states(np.arange(6.0).reshape(1, 2, 3), [3, 1])
+    array([[2., 3.]])
+    """
+    states, lengths = _check.states(a, seq_lengths)
+    result = np.zeros(states.shape[:2], states.dtype, order="F")
+    samples = np.flatnonzero(lengths)
+    result[:, samples] = states[:, samples, lengths[samples] - 1]
+    return result
+
+
+rnn_cell_forward = rnnCell_forward
+rnn_cell_backward = rnnCell_backward
