@@ -27,8 +27,9 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
     a0 : ndarray, shape (n_a, m)
     a : ndarray, shape (n_a, m, T)
     parameters : mapping of the weights
-    n_y : int, the number of classes
     plan : the plan of the ragged batch
+    passed : ``x`` and ``seq_lengths`` as they were passed
+    n_y : int, the number of classes
     """
 
     def __init__(
@@ -37,15 +38,17 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
         a0: Array,
         a: Array,
         parameters: Mapping[str, Any],
-        n_y: int,
         plan: Ragged,
+        passed: tuple[Any, Any],
+        n_y: int,
     ) -> None:
         self.x = x
         self.a0 = a0
         self.a = a
         self.parameters = parameters
-        self.n_y = n_y
         self.plan = plan
+        self.passed = passed
+        self.n_y = n_y
 
     def __len__(self) -> int:
         """Steps that ran: the largest length."""
@@ -81,9 +84,11 @@ def forward_pass_of(caches: Any) -> Pass:
 
     Raises an error where they are not caches, or the weights no longer fit.
     """
-    steps = _check.caches_tuple(caches)[0]
+    steps, x, seq_lengths = _check.caches_tuple(caches)
     if not isinstance(steps, StepCaches):
         return _from_plain(caches)
+    if x is not steps.passed[0] or seq_lengths is not steps.passed[1]:
+        return _from_plain(caches)  # put together by hand: look at every entry
     x, a0, a, plan = steps.x, steps.a0, steps.a, steps.plan
     weights = _check.parameter_arrays(steps.parameters, len(x), len(a), steps.n_y, a.dtype)
     if a.strides[0] != a.itemsize:  # copies may have come in another order

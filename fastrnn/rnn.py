@@ -112,7 +112,8 @@ def rnn_forward(
         kernels.forward(a.dtype, sizes, batch, weights, (a, y_pred))
     else:
         kernels.forward_parallel(a.dtype, workers, sizes, batch, weights, (a, y_pred))
-    return a, y_pred, (StepCaches(inputs, first, a, parameters, n_y, plan), x, seq_lengths)
+    steps = StepCaches(inputs, first, a, parameters, plan, (x, seq_lengths), n_y)
+    return a, y_pred, (steps, x, seq_lengths)
 
 
 def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
@@ -257,7 +258,7 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     plan = Ragged.of(np.ones(xt.shape[1], np.int64), 1)
     a = a_next[:, :, np.newaxis]
     x = xt[:, :, np.newaxis]
-    steps = StepCaches(x, a_prev, a, parameters, len(weights[4]), plan)
+    steps = StepCaches(x, a_prev, a, parameters, plan, (x, plan.lengths), len(weights[4]))
     da = _check.floating("da_next", da_next, a_next.shape, a.dtype)
     gradients = rnn_backward(da[:, :, np.newaxis], (steps, x, plan.lengths))
     return {"dxt": gradients.pop("dx")[:, :, 0], "da_prev": gradients.pop("da0"), **gradients}

@@ -164,7 +164,7 @@ def output_types(dtype: types.Type) -> list[types.Type]:
         dtype,
         types.UniTuple(vector, 3),
         types.Tuple([*[array_in(dtype, 3)] * 2, *[array_in(dtype, 2)] * 2]),
-        types.Tuple([array_out(dtype, 3, "F"), *[array_out(dtype, 2, "C")] * 2]),
+        types.Tuple([array_out(dtype, 3, "A"), *[array_out(dtype, 2, "C")] * 2]),
         array_out(types.float64, 1, "C"),
     ]
 
@@ -191,7 +191,7 @@ def output_backward_parallel(groups, scale, rows, layer, outputs, losses):  # ty
     sum_output_groups(groups, work, dWya, dby)
 
 
-@entry(lambda dtype: types.void(array_in(dtype, 2), array_out(dtype, 2, "F")))
+@entry(lambda dtype: types.void(array_in(dtype, 2), array_out(dtype, 2, "A")))
 def softmax(x, out):  # type: ignore[no-untyped-def]
     """Softmax of each column of `x` (n, m)."""
     n, m = x.shape

@@ -7,7 +7,7 @@ from typing import Any
 from numba import carray
 
 from ._jit import inner
-from .memory import move, pointer_into, pointer_to
+from .memory import move, pointer_into
 from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
 
 #: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
@@ -23,11 +23,13 @@ def width_of(array: Any) -> int:
 
 @inner
 def panels_of(columns: int) -> int:
+    """Panels that hold so many columns."""
     return (columns + PANEL - 1) // PANEL
 
 
 @inner
 def tiles_of(columns: int, width: int) -> int:
+    """Tiles that hold so many columns."""
     return (columns + width - 1) // width
 
 
@@ -156,17 +158,3 @@ def add_outer(
                     tile_at(right, right_stride, k, j * width),
                     move(out, j * out_stride + first * width),
                 )
-
-
-__all__ = [
-    "add_outer",
-    "multiply_column",
-    "pack_rows",
-    "pack_weights",
-    "panels_of",
-    "pointer_to",
-    "tile_at",
-    "tiles_of",
-    "unpack_rows",
-    "width_of",
-]

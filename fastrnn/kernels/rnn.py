@@ -230,7 +230,7 @@ def forward_types(dtype: types.Type) -> list[types.Type]:
     return [
         *_batch_types(dtype),
         types.UniTuple(array_in(dtype, 2), 5),
-        types.UniTuple(array_out(dtype, 3, "F"), 2),
+        types.UniTuple(array_out(dtype, 3, "A"), 2),
     ]
 
 
@@ -481,7 +481,7 @@ def backward_types(dtype: types.Type) -> list[types.Type]:
         *_batch_types(dtype),
         types.UniTuple(array_in(dtype, 2), 2),
         types.UniTuple(array_in(dtype, 3), 2),
-        types.Tuple([*[array_out(dtype, 3, "F")] * 2, matrix, matrix, matrix]),
+        types.Tuple([*[array_out(dtype, 3, "A")] * 2, matrix, matrix, matrix]),
     ]
 
 

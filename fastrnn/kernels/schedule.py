@@ -52,8 +52,10 @@ def sharing(run: Any) -> Any:
     def share(
         job: Any, sizes: Any, backward: int, workers: int, done: int, ticket: int, counters: Any
     ) -> tuple[int, int]:
-        """Run the pass. With many blocks a task is a group of blocks, each of which goes through
-        its stages alone; with one block a task is one of `workers` parts of a stage.
+        """Run the pass.
+
+        With many blocks a task is a group of blocks, each of which goes through its stages alone;
+        with one block a task is one of `workers` parts of a stage.
 
         `done` is the number of tasks that came before, `ticket` the number that this worker
         holds; returned are both as they are at the end.
