@@ -100,10 +100,12 @@ def test_changed_contents_give_gradients_of_the_changed_values(name):
     array = a if name == "a" else batch.arrays[name]
     array *= 0.5
     comp = gradients(fastrnn, batch, y_pred, caches)
-    # An entry shows what the caches hold now.
-    assert_close(comp, gradients(reference, batch, y_pred, caches), 1e-12)
+    # An entry shows what the caches hold now. The loss is that of the predictions as they were.
+    ref = gradients(reference, batch, y_pred, caches)
+    del comp["loss"], ref["loss"]
+    assert_close(comp, ref, 1e-12)
     if name in batch.parameters:
-        assert any(np.any(comp[key] != before[key]) for key in before)
+        assert any(np.any(comp[key] != before[key]) for key in comp)
 
 
 def test_changed_parameters_by_the_chain_rule():

@@ -1,0 +1,150 @@
+"""The register tile against NumPy, for every number of rows, in both dtypes."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from numba import njit
+
+from fastrnn.kernels.memory import first_aligned, pointer_to
+from fastrnn.kernels.panels import panels_of, width_of
+from fastrnn.kernels.tile import PANEL, ROWS, TILE, TILES, add_transposed_product, multiply_rows
+
+DTYPES = [np.float32, np.float64]
+GUARD = 64
+
+
+@njit
+def _multiply(rows, depth, left, stride, right, start, start_stride, out):
+    multiply_rows(
+        rows,
+        depth,
+        pointer_to(left, 0),
+        stride,
+        pointer_to(right, 0),
+        pointer_to(start, 0),
+        start_stride,
+        pointer_to(out, GUARD),
+    )
+
+
+@njit
+def _add_transposed(rows, depth, left, right, out):
+    add_transposed_product(
+        rows, depth, pointer_to(left, 0), pointer_to(right, 0), pointer_to(out, GUARD)
+    )
+
+
+@njit
+def _width(array):
+    return width_of(array)
+
+
+@njit
+def _first_aligned(array):
+    return first_aligned(array)
+
+
+def to_panels(matrix):
+    """Panels of a matrix, the columns past its last one NaN: they must not be read."""
+    rows, columns = matrix.shape
+    padded = np.full((rows, panels_of.py_func(columns) * PANEL), np.nan, matrix.dtype)
+    padded[:, :columns] = matrix
+    panels = padded.reshape(rows, -1, PANEL).transpose(1, 0, 2)
+    return np.ascontiguousarray(panels).ravel()
+
+
+def guarded(values):
+    """Values with NaN before and after them, which a tile must leave alone."""
+    return np.concatenate([np.full(GUARD, np.nan), values.ravel(), np.full(GUARD, np.nan)]).astype(
+        values.dtype
+    )
+
+
+def assert_guards(array):
+    assert np.isnan(array[:GUARD]).all()
+    assert np.isnan(array[-GUARD:]).all()
+
+
+def test_row_of_the_table():
+    expected = os.environ.get("FASTRNN_EXPECTED_TILE")
+    assert TILE in TILES.values()
+    if expected:
+        assert TILE.name == expected
+
+
+@pytest.mark.parametrize("tile", TILES.values(), ids=lambda tile: tile.name)
+def test_accumulators_fit_the_registers(tile):
+    registers = 32 if tile.name == "avx512" else 16
+    assert tile.rows * tile.vectors + tile.vectors + 1 <= registers
+    for itemsize in (4, 8):
+        assert tile.panel % (tile.vectors * tile.vector_bytes // itemsize) == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", range(1, ROWS + 1))
+@pytest.mark.parametrize("depth", [0, 1, 3, PANEL, PANEL + 5, 3 * PANEL])
+def test_multiply_rows(rows, depth, dtype):
+    rng = np.random.default_rng(rows * 100 + depth)
+    width = _width(np.empty(1, dtype))
+    left = rng.standard_normal((rows, depth)).astype(dtype)
+    right = rng.standard_normal((depth, width)).astype(dtype)
+    bias = rng.standard_normal(width).astype(dtype)
+    out = guarded(np.zeros((rows - 1) * PANEL + width, dtype))
+    _multiply(rows, depth, to_panels(left), rows * PANEL, right.ravel(), bias, 0, out)
+    assert_guards(out)
+    inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL, dtype)])
+    comp = inner[: rows * PANEL].reshape(rows, PANEL)[:, :width]
+    ref = bias.astype(np.longdouble) + left.astype(np.longdouble) @ right
+    tolerance = 4 * (depth + 1) * np.finfo(dtype).eps
+    np.testing.assert_allclose(comp, ref.astype(dtype), rtol=0, atol=tolerance * 4)
+    # What stands between the rows of a tile belongs to others.
+    assert not inner[: rows * PANEL].reshape(rows, PANEL)[:, width:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", range(1, ROWS + 1))
+@pytest.mark.parametrize("depth", [0, 1, 3, 4, 37])
+def test_add_transposed_product(rows, depth, dtype):
+    rng = np.random.default_rng(rows * 100 + depth)
+    width = _width(np.empty(1, dtype))
+    left = rng.standard_normal((depth, PANEL)).astype(dtype)
+    right = rng.standard_normal((depth, PANEL)).astype(dtype)
+    before = rng.standard_normal((rows, width)).astype(dtype)
+    out = guarded(before)
+    _add_transposed(rows, depth, left.ravel(), right.ravel(), out)
+    assert_guards(out)
+    comp = out[GUARD:-GUARD].reshape(rows, width)
+    ref = before + left[:, :rows].astype(np.longdouble).T @ right[:, :width]
+    tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
+    np.testing.assert_allclose(comp, ref.astype(dtype), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_is_one_chain(dtype):
+    """A product cut in two along the depth has the same bits."""
+    rng = np.random.default_rng(0)
+    depth, width = 4 * PANEL, _width(np.empty(1, dtype))
+    left = rng.standard_normal((ROWS, depth)).astype(dtype)
+    right = rng.standard_normal((depth, width)).astype(dtype)
+    bias = rng.standard_normal(width).astype(dtype)
+    whole, parts = np.zeros((2, 2 * GUARD + ROWS * PANEL), dtype)
+    stride = ROWS * PANEL
+    _multiply(ROWS, depth, to_panels(left), stride, right.ravel(), bias, 0, whole)
+    half = depth // 2
+    _multiply(ROWS, half, to_panels(left[:, :half]), stride, right[:half].ravel(), bias, 0, parts)
+    start = parts[GUARD:].copy()
+    _multiply(
+        ROWS, half, to_panels(left[:, half:]), stride, right[half:].ravel(), start, PANEL, parts
+    )
+    assert np.array_equal(whole, parts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_workspace_starts_on_a_cache_line(dtype):
+    array = np.empty(64, dtype)
+    for offset in range(16):
+        part = array[offset:]
+        assert (part.ctypes.data + _first_aligned(part) * part.itemsize) % 64 == 0
