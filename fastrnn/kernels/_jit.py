@@ -85,19 +85,19 @@ class Kernel:
         self.function = function
         self.signature = signature
         self.parallel = parallel
-        self._dispatchers: dict[np.dtype[Any], Any] = {}
+        self.compiled: dict[np.dtype[Any], Any] = {}
         self._lock = threading.Lock()
 
     def __call__(self, dtype: np.dtype[Any], *arguments: Any) -> Any:
         """Call the function for arrays of `dtype`, float32 or float64."""
-        dispatcher = self._dispatchers.get(dtype)
+        dispatcher = self.compiled.get(dtype)
         if dispatcher is None:
             dispatcher = self._compile(dtype)
         return dispatcher(*arguments)
 
     def _compile(self, dtype: np.dtype[Any]) -> Any:
         with self._lock:
-            if dtype not in self._dispatchers:
+            if dtype not in self.compiled:
                 dispatcher = njit(error_model="numpy", nogil=True, parallel=self.parallel)(
                     self.function
                 )
@@ -106,8 +106,8 @@ class Kernel:
                     dispatcher._cache = _SourceCache(self.function)
                 dispatcher.compile(self.signature(from_dtype(dtype)))
                 dispatcher.disable_compile()
-                self._dispatchers[dtype] = dispatcher
-        return self._dispatchers[dtype]
+                self.compiled[dtype] = dispatcher
+        return self.compiled[dtype]
 
 
 def entry(signature: Callable[..., Any], *, parallel: bool = False) -> Callable[..., Kernel]:

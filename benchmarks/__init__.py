@@ -1,0 +1,1 @@
+"""Benchmarks: the comparison with other libraries in `peers.py`."""
