@@ -328,7 +328,7 @@ def median_time(call: Callable[[], Any], seconds: float) -> float:
     """Milliseconds of one call: the median of as many as fit in `seconds`, and three at least.
 
     As long before that, calls are not counted: threads that slept find their cores again, caches
-    and clocks settle. A first call over half a second stands for itself.
+    and clocks settle. A first call over a quarter of a second stands for itself.
     """
 
     def milliseconds() -> float:
@@ -339,7 +339,7 @@ def median_time(call: Callable[[], Any], seconds: float) -> float:
         return elapsed
 
     warm = first = milliseconds()
-    if first > 500:
+    if first > 250:
         return first
     while warm < 1e3 * seconds:
         warm += milliseconds()

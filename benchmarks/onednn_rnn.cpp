@@ -231,7 +231,7 @@ double milliseconds(const std::function<void()> &call) {
 // As `median_time` of the Python worker: calls to warm up unless the first is long, then a median.
 double median_time(const std::function<void()> &call, double seconds) {
     double warm = milliseconds(call);
-    if (warm > 500) return warm;
+    if (warm > 250) return warm;
     while (warm < 1e3 * seconds) warm += milliseconds(call);
     std::vector<double> times;
     double total = 0;

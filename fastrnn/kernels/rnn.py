@@ -79,22 +79,35 @@ def activate(z: Any, rows: int, width: int) -> None:
 
 
 @inner
-def copy_tile(
-    z: Any, width: int, rows: int, a: Any, t: int, order: Any, lo: int, column: int, back: bool
-) -> None:
-    """One column tile to step `t` of `a` (n_a, m, T), or back from it, padded with zeros."""
+def copy_out(z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int) -> None:
+    """One column tile to step `t` of `a` (n_a, m, T)."""
+    width = width_of(a)  # known when this is compiled, so whole tiles are plain vector moves
     used = min(width, a.shape[0] - column)
     for i in range(rows):
         values = carray(move(z, i * PANEL), (width,))
-        other = carray(pointer_into(a, column, order[lo + i], t), (used,))
-        if back:
-            for c in range(used):
-                values[c] = other[c]
-            for c in range(used, width):
-                values[c] = 0
+        state = carray(pointer_into(a, column, order[lo + i], t), (width,))
+        if used == width:
+            for c in range(width):
+                state[c] = values[c]
         else:
             for c in range(used):
-                other[c] = values[c]
+                state[c] = values[c]
+
+
+@inner
+def differentiate(z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int) -> None:
+    """One column tile of gradients times `1 - a[t]^2`, the derivative of tanh."""
+    width = width_of(a)
+    used = min(width, a.shape[0] - column)
+    for i in range(rows):
+        gradient = carray(move(z, i * PANEL), (width,))
+        state = carray(pointer_into(a, column, order[lo + i], t), (width,))
+        if used == width:
+            for c in range(width):
+                gradient[c] *= (1 - state[c]) * (1 + state[c])
+        else:
+            for c in range(used):
+                gradient[c] *= (1 - state[c]) * (1 + state[c])
 
 
 @inlined
@@ -129,7 +142,7 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
         weights = move(job.Waa, j * n_a * width)
         multiply_column(rows, n_a, before, stride, weights, z, PANEL, z, width)
         activate(z, rows, width)
-        copy_tile(z, width, rows, job.a, stage.turn, job.order, block.lo, j * width, False)
+        copy_out(z, rows, job.a, stage.turn, job.order, block.lo, j * width)
 
 
 @inlined
@@ -269,7 +282,6 @@ class Backward(NamedTuple):
     zeros: Any  #: for sums that start from nothing
     dz: Any  #: two buffers of panels
     rows: Any  #: panels of `x[t]`, then of `a[t-1]`
-    column: Any  #: one column tile of `a[t]`
     sums: Any  #: weight gradients and `dba`, one set for each group
     sums_size: int
     stride: int
@@ -295,19 +307,13 @@ def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: i
     dz = side_of(job.dz, stage.side, n_a, stride)
     side = stage.side if stage.turn > stage.begin else 1 - stage.side
     after = move(side_of(job.dz, side, n_a, stride), stage.previous * PANEL)
-    column = move(job.column, part * stride)
     t = step_of(block, stage.turn)
     first, last = share_of(tiles_of(n_a, width), part, parts)
     for j in range(first, last):
         z = tile_at(dz, stride, stage.row, j * width)
         weights = move(job.Waa, j * n_a * width)
         multiply_column(rows_after, n_a, after, stride, weights, z, PANEL, z, width)
-        copy_tile(column, width, rows, job.a, t, job.order, block.lo, j * width, True)
-        for i in range(rows):
-            gradient = carray(move(z, i * PANEL), (width,))
-            state = carray(move(column, i * PANEL), (width,))
-            for c in range(width):
-                gradient[c] *= (1 - state[c]) * (1 + state[c])
+        differentiate(z, rows, job.a, t, job.order, block.lo, j * width)
 
 
 @inlined
@@ -426,10 +432,8 @@ def backward_worker(worker, workers, sizes, batch, parameters, states, outputs, 
     at_Waa = at_Wax + size_Wax
     at_zeros = at_Waa + size_Waa
     at_sums = at_zeros + size_zeros
-    at_column = at_sums + sizes.groups * size_sums
-    at_dz = at_column + workers * stride
+    at_dz = at_sums + sizes.groups * size_sums
     if sizes.blocks > 1:
-        at_column += worker * stride
         at_dz += worker * scratch
     ticket = take(counters)
     while ticket < workers:
@@ -444,7 +448,7 @@ def backward_worker(worker, workers, sizes, batch, parameters, states, outputs, 
         x, a0, order, active, a, da, dx, da0,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
-        pointer_to(work, at_column), sums, size_sums, stride, width,
+        sums, size_sums, stride, width,
     )  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
     height = (panels_of(n_x) + panels_of(n_a)) * PANEL
@@ -469,7 +473,7 @@ def backward_work(workers: int, sizes: Any, dx: Any, da0: Any) -> Any:
     stride = (sizes.capacity + 1) * PANEL
     size_Wax, size_Waa, size_sums, scratch = backward_sizes(n_x, n_a, width, stride)
     size = size_Wax + size_Waa + (panels_of(n_x) + panels_of(n_a)) * PANEL
-    size += sizes.groups * size_sums + workers * stride
+    size += sizes.groups * size_sums
     size += (workers if sizes.blocks > 1 else 1) * scratch
     return np.empty(size + CACHE_LINE // dx.itemsize, dx.dtype)
 
