@@ -20,21 +20,21 @@ from fastrnn.sequences import Ragged
 
 Caches = tuple[StepCaches, Any, Any]
 
-#: Samples of a block, and groups of blocks.
-_BLOCK, _FEWEST_BLOCKS, _GROUPS = 48, 8, 16
+#: Samples of a block, at most and at least, and groups of blocks.
+_BLOCK, _SMALLEST_BLOCK, _FEWEST_BLOCKS, _GROUPS = 48, 16, 8, 16
 #: Hidden units up to which samples are cut into blocks: of few samples, and of many.
 _BLOCK_UNITS, _MANY_UNITS, _MANY = 64, 224, 512
 #: Rows of a chunk: with many blocks its buffers share the second cache level with the weights.
 _CHUNK_IN_BLOCK, _CHUNK = 128, 256
 #: Multiply-adds below which one thread is faster than several: of a call, and of a step.
-_SERIAL_WORK, _SERIAL_STEP = 1_000_000, 60_000
+_SERIAL_WORK, _SERIAL_STEP = 4_000_000, 60_000
 
 
 def _sizes_and_workers(n_x: int, n_a: int, n_y: int, plan: Ragged) -> tuple[Any, int]:
     """How to cut the work up, by shapes and lengths alone, and how many threads are worth it."""
     m, total = len(plan.lengths), int(plan.lengths.sum())
-    if m > 2 * _FEWEST_BLOCKS and n_a <= (_MANY_UNITS if m > _MANY else _BLOCK_UNITS):
-        blocks = max(_FEWEST_BLOCKS, -(-m // _BLOCK))
+    if m >= 2 * _SMALLEST_BLOCK and n_a <= (_MANY_UNITS if m > _MANY else _BLOCK_UNITS):
+        blocks = max(min(_FEWEST_BLOCKS, m // _SMALLEST_BLOCK), -(-m // _BLOCK))
         sizes = blocks, min(blocks, _GROUPS), max(-(-m // blocks), _CHUNK_IN_BLOCK)
         small = False
     else:

@@ -30,8 +30,13 @@ from fastrnn import reference
 FLOAT64 = np.dtype(np.float64)
 DTYPES = ["float32", "float64"]
 LENGTHS = np.array([3, 0, 6, 1, 3, 5, 6])
-# Many samples, which are cut into blocks, and few with many hidden units, which are not.
-LARGE = [Shape(12, 32, 9, 300, 12), Shape(40, 200, 9, 20, 9), Shape(5, 33, 3, 1, 40)]
+# Many samples, which are cut into blocks; few with many hidden units, which are not; others.
+LARGE = [
+    Shape(12, 32, 9, 300, 12),
+    Shape(40, 250, 9, 15, 9),
+    Shape(40, 200, 9, 20, 9),
+    Shape(5, 33, 3, 1, 40),
+]
 
 
 @st.composite
