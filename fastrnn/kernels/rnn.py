@@ -352,11 +352,16 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
         )  # fmt: skip
     first, last = share_of(tiles, part, parts)
     for j in range(first, last):
-        total = carray(move(sums, tiles * height + j * width), (width,))
+        # Summed in the row after the last of the buffer, for the same reason as in the tiles.
+        chunk = carray(tile_at(dz, stride, job.stride // PANEL - 1, j * width), (width,))
+        chunk[:] = 0
         for i in range(stage.rows):
             values = carray(tile_at(dz, stride, i, j * width), (width,))
             for c in range(width):
-                total[c] += values[c]
+                chunk[c] += values[c]
+        total = carray(move(sums, tiles * height + j * width), (width,))
+        for c in range(width):
+            total[c] += chunk[c]
 
 
 @inlined

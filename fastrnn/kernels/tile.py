@@ -281,7 +281,10 @@ def add_transposed_product(
         builder = emitter.builder
 
         def emit_rows(number: int) -> None:
-            sums = emitter.load_tile(number, out, emitter.constant(emitter.width))
+            # The block is summed on its own: added one by one to a long sum, its terms would lose
+            # digits.
+            zero = ir.Constant(emitter.vector, [0.0] * emitter.lanes)
+            sums = [zero] * (number * TILE.vectors)
             strides = (1, PANEL, PANEL)
             unroll = emitter.constant(emitter.UNROLL)
 
@@ -293,6 +296,8 @@ def add_transposed_product(
             *sums, left_rest, right_rest = values
             rest = builder.urem(depth, unroll)
             sums = emitter.products(sums, number, rest, left_rest, right_rest, strides)[:-2]
+            before = emitter.load_tile(number, out, emitter.constant(emitter.width))
+            sums = [builder.fadd(x, y) for x, y in zip(before, sums, strict=True)]
             emitter.store_tile(sums, out, emitter.width)
 
         emitter.switch_rows(rows, emit_rows)
