@@ -14,6 +14,7 @@ from numba import get_num_threads
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check
+from fastrnn._conform import Weights
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
 from fastrnn.kernels import rnn as kernels
 from fastrnn.sequences import Ragged
@@ -43,6 +44,21 @@ def _sizes_and_workers(n_x: int, n_a: int, n_y: int, plan: Ragged) -> tuple[Any,
     if small or total * n_a * (n_x + n_a + n_y) < _SERIAL_WORK:
         return sizes, 1
     return sizes, get_num_threads()
+
+
+def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[Array, Array]:
+    """Allocate the results of a forward pass, and fill them by one call of a kernel."""
+    n_x, m, T = x.shape
+    n_a, n_y = len(a0), len(weights[4])
+    a = np.zeros((n_a, m, T), x.dtype, order="F")
+    y_pred = np.zeros((n_y, m, T), x.dtype, order="F")
+    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan)
+    batch = x, a0[:, :, np.newaxis], plan.order, plan.active
+    if workers == 1:
+        kernels.forward(a.dtype, sizes, batch, weights, (a, y_pred))
+    else:
+        kernels.forward_parallel(a.dtype, workers, sizes, batch, weights, (a, y_pred))
+    return a, y_pred
 
 
 def rnn_forward(
@@ -102,18 +118,9 @@ def rnn_forward(
     ((4, 2, 5), (2, 2, 5))
     """
     inputs, first, weights, lengths = _check.forward_arguments(x, a0, parameters, seq_lengths)
-    n_x, m, T = inputs.shape
-    n_a, n_y = len(first), len(weights[4])
-    plan = Ragged.of(lengths, T)
-    a = np.zeros((n_a, m, T), inputs.dtype, order="F")
-    y_pred = np.zeros((n_y, m, T), inputs.dtype, order="F")
-    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan)
-    batch = inputs, first[:, :, np.newaxis], plan.order, plan.active
-    if workers == 1:
-        kernels.forward(a.dtype, sizes, batch, weights, (a, y_pred))
-    else:
-        kernels.forward_parallel(a.dtype, workers, sizes, batch, weights, (a, y_pred))
-    steps = StepCaches(inputs, first, a, parameters, plan, (x, seq_lengths), n_y)
+    plan = Ragged.of(lengths, inputs.shape[2])
+    a, y_pred = _run_forward(inputs, first, weights, plan)
+    steps = StepCaches(inputs, first, a, parameters, plan, (x, seq_lengths), len(y_pred))
     return a, y_pred, (steps, x, seq_lengths)
 
 
@@ -208,17 +215,8 @@ def rnnCell_forward(
     ((4, 2), (2, 2))
     """
     inputs, before, weights = _check.cell_arguments(xt, a_prev, parameters)
-    n_x, m = inputs.shape
-    n_a, n_y = len(before), len(weights[4])
-    plan = Ragged.of(np.ones(m, np.int64), 1)
-    at = np.zeros((n_a, m, 1), inputs.dtype, order="F")
-    yt_pred = np.zeros((n_y, m, 1), inputs.dtype, order="F")
-    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan)
-    batch = inputs[:, :, np.newaxis], before[:, :, np.newaxis], plan.order, plan.active
-    if workers == 1:
-        kernels.forward(at.dtype, sizes, batch, weights, (at, yt_pred))
-    else:
-        kernels.forward_parallel(at.dtype, workers, sizes, batch, weights, (at, yt_pred))
+    plan = Ragged.of(np.ones(inputs.shape[1], np.int64), 1)
+    at, yt_pred = _run_forward(inputs[:, :, np.newaxis], before, weights, plan)
     state = at[:, :, 0]
     return state, yt_pred[:, :, 0], (state, a_prev, xt, parameters)  # type: ignore[return-value]
 
