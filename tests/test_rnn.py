@@ -33,7 +33,7 @@ LENGTHS = np.array([3, 0, 6, 1, 3, 5, 6])
 # Many samples, which are cut into blocks; few with many hidden units, which are not; others.
 LARGE = [
     Shape(12, 32, 9, 300, 30),
-    Shape(40, 250, 9, 15, 9),
+    Shape(40, 250, 9, 15, 18),
     Shape(40, 200, 9, 20, 9),
     Shape(5, 33, 3, 1, 40),
 ]

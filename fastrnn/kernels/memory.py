@@ -54,6 +54,31 @@ def move(typingctx: Any, pointer: Any, count: Any) -> Any:
     )
 
 
+def _prefetch(write: int) -> Any:
+    @intrinsic
+    def prefetch(typingctx: Any, pointer: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            function = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]),
+                "llvm.prefetch",
+            )
+            keep, data = ir.Constant(i32, 3), ir.Constant(i32, 1)
+            address = builder.bitcast(arguments[0], byte)
+            builder.call(function, [address, ir.Constant(i32, write), keep, data])
+            return context.get_dummy_value()
+
+        return types.void(pointer), codegen
+
+    return prefetch
+
+
+#: Ask for the cache line at a pointer, to read it and to write it.
+prefetch_to_read = _prefetch(0)
+prefetch_to_write = _prefetch(1)
+
+
 @intrinsic
 def _address(typingctx: Any, pointer: Any) -> Any:
     return types.intp(pointer), lambda context, builder, signature, arguments: builder.ptrtoint(

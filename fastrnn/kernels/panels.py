@@ -7,12 +7,20 @@ from typing import Any
 from numba import carray
 
 from ._jit import inner
-from .memory import move, pointer_into
+from .memory import CACHE_LINE, move, pointer_into, prefetch_to_read, prefetch_to_write
 from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
 
 #: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
 WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
 BLOCK_BYTES = 16384
+
+#: Rows whose products are summed on their own before they join a weight gradient: one chain over
+#: all rows would lose more digits than NumPy's sum over the steps does.
+SUMMED_ROWS = 64
+
+#: Rows ahead of the one being copied whose cache lines are asked for: samples lie in any order, so
+#: the processor cannot guess them.
+AHEAD = 8
 
 
 @inner
@@ -56,6 +64,13 @@ def pack_weights(matrix: Any, part: int, parts: int, packed: Any, offset: int) -
 
 
 @inner
+def prefetch_row(source: Any, sample: int, t: int) -> None:
+    """Ask for one row of `source` (n, m, T), contiguous along n."""
+    for k in range(0, source.shape[0], CACHE_LINE // source.itemsize):
+        prefetch_to_read(pointer_into(source, k, sample, t))
+
+
+@inner
 def pack_rows(
     source: Any, t: int, order: Any, lo: int, hi: int, panels: Any, stride: int, row: int
 ) -> None:
@@ -63,8 +78,13 @@ def pack_rows(
     columns = source.shape[0]
     whole = columns // PANEL
     contiguous = source.strides[0] == source.itemsize
+    if contiguous:
+        for i in range(lo, min(lo + AHEAD, hi)):
+            prefetch_row(source, order[i], t)
     for i in range(hi - lo):
         sample = order[lo + i]
+        if contiguous and lo + i + AHEAD < hi:
+            prefetch_row(source, order[lo + i + AHEAD], t)
         for p in range(panels_of(columns)):
             out = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
             used = PANEL if p < whole else columns - whole * PANEL
@@ -88,6 +108,10 @@ def unpack_rows(
     whole = columns // PANEL
     for i in range(hi - lo):
         sample = order[lo + i]
+        if lo + i + AHEAD < hi:
+            later = order[lo + i + AHEAD]
+            for k in range(0, columns, CACHE_LINE // target.itemsize):
+                prefetch_to_write(pointer_into(target, k, later, t))
         for p in range(panels_of(columns)):
             values = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
             used = PANEL if p < whole else columns - whole * PANEL
@@ -145,15 +169,14 @@ def add_outer(
 
     `out` has one row of `width` values for each feature, column tiles `out_stride` apart.
     """
-    block = BLOCK_BYTES * width // (WIDTH_BYTES * PANEL)
     tiles = (features + ROWS - 1) // ROWS
-    for k in range(0, rows, block):
+    for k in range(0, rows, SUMMED_ROWS):
         for j in range(tiles_of(columns, width)):
             for i in range(tiles):
                 first = features * i // tiles
                 add_transposed_product(
                     features * (i + 1) // tiles - first,
-                    min(block, rows - k),
+                    min(SUMMED_ROWS, rows - k),
                     move(left, k * PANEL + first),
                     tile_at(right, right_stride, k, j * width),
                     move(out, j * out_stride + first * width),

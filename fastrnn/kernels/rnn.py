@@ -29,9 +29,19 @@ from .chunk import (
     side_of,
     unpack_chunk,
 )
-from .memory import CACHE_LINE, first_aligned, move, pointer_into, pointer_to
+from .memory import (
+    CACHE_LINE,
+    first_aligned,
+    move,
+    pointer_into,
+    pointer_to,
+    prefetch_to_read,
+    prefetch_to_write,
+)
 from .output import softmax_rows
 from .panels import (
+    AHEAD,
+    SUMMED_ROWS,
     add_outer,
     multiply_column,
     pack_rows,
@@ -84,6 +94,8 @@ def copy_out(z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int
     width = width_of(a)  # known when this is compiled, so whole tiles are plain vector moves
     used = min(width, a.shape[0] - column)
     for i in range(rows):
+        if i + AHEAD < rows:
+            prefetch_to_write(pointer_into(a, column, order[lo + i + AHEAD], t))
         values = carray(move(z, i * PANEL), (width,))
         state = carray(pointer_into(a, column, order[lo + i], t), (width,))
         if used == width:
@@ -100,6 +112,8 @@ def differentiate(z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column
     width = width_of(a)
     used = min(width, a.shape[0] - column)
     for i in range(rows):
+        if i + AHEAD < rows:
+            prefetch_to_read(pointer_into(a, column, order[lo + i + AHEAD], t))
         gradient = carray(move(z, i * PANEL), (width,))
         state = carray(pointer_into(a, column, order[lo + i], t), (width,))
         if used == width:
@@ -352,16 +366,17 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
         )  # fmt: skip
     first, last = share_of(tiles, part, parts)
     for j in range(first, last):
-        # Summed in the row after the last of the buffer, for the same reason as in the tiles.
+        # Summed in the row after the last of the buffer.
         chunk = carray(tile_at(dz, stride, job.stride // PANEL - 1, j * width), (width,))
-        chunk[:] = 0
-        for i in range(stage.rows):
-            values = carray(tile_at(dz, stride, i, j * width), (width,))
-            for c in range(width):
-                chunk[c] += values[c]
         total = carray(move(sums, tiles * height + j * width), (width,))
-        for c in range(width):
-            total[c] += chunk[c]
+        for begin in range(0, stage.rows, SUMMED_ROWS):
+            chunk[:] = 0
+            for i in range(begin, min(begin + SUMMED_ROWS, stage.rows)):
+                values = carray(tile_at(dz, stride, i, j * width), (width,))
+                for c in range(width):
+                    chunk[c] += values[c]
+            for c in range(width):
+                total[c] += chunk[c]
 
 
 @inlined

@@ -13,8 +13,10 @@ weights
     The right operand of a product with `d` rows: blocks of `TILE_WIDTH` columns, each of them
     `d` rows of `TILE_WIDTH` values, so that the tile streams through memory in order.
 
-Every accumulator is one chain of fused multiply-adds in the order of the summed index. Splitting
-rows or columns otherwise changes nothing, down to the last bit.
+Every accumulator starts from zero and is one chain of fused multiply-adds in the order of the
+summed index; what was there before is added at the end. Begun from a larger number, the chain would
+round each of its terms to that number's last digit. Splitting rows or columns otherwise changes
+nothing, down to the last bit.
 """
 
 from __future__ import annotations
@@ -143,6 +145,12 @@ class _Emitter:
                 result.append(self.builder.call(self.fma, [value, vector, total]))
         return result
 
+    def zeros(self, rows: int) -> list[Any]:
+        return [ir.Constant(self.vector, [0.0] * self.lanes)] * (rows * TILE.vectors)
+
+    def add(self, before: list[Any], sums: list[Any]) -> list[Any]:
+        return [self.builder.fadd(x, y) for x, y in zip(before, sums, strict=True)]
+
     def load_tile(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
         return [
             self.load(self.at(self.at(pointer, self.builder.mul(stride, self.constant(row))), v))
@@ -246,7 +254,7 @@ def multiply_rows(
         strides = (PANEL, 1, emitter.width)
 
         def emit_rows(number: int) -> None:
-            sums = emitter.load_tile(number, start, start_stride)
+            sums = emitter.zeros(number)
 
             def panel(turn: Any, values: list[Any]) -> list[Any]:
                 *sums, left, right = values
@@ -255,7 +263,8 @@ def multiply_rows(
 
             *sums, left_rest, right_rest = emitter.loop(panels, [*sums, left, right], panel)
             sums = emitter.products(sums, number, rest, left_rest, right_rest, strides)[:-2]
-            emitter.store_tile(sums, out, PANEL)
+            before = emitter.load_tile(number, start, start_stride)
+            emitter.store_tile(emitter.add(before, sums), out, PANEL)
 
         emitter.switch_rows(rows, emit_rows)
 
@@ -281,10 +290,7 @@ def add_transposed_product(
         builder = emitter.builder
 
         def emit_rows(number: int) -> None:
-            # The block is summed on its own: added one by one to a long sum, its terms would lose
-            # digits.
-            zero = ir.Constant(emitter.vector, [0.0] * emitter.lanes)
-            sums = [zero] * (number * TILE.vectors)
+            sums = emitter.zeros(number)
             strides = (1, PANEL, PANEL)
             unroll = emitter.constant(emitter.UNROLL)
 
@@ -297,8 +303,7 @@ def add_transposed_product(
             rest = builder.urem(depth, unroll)
             sums = emitter.products(sums, number, rest, left_rest, right_rest, strides)[:-2]
             before = emitter.load_tile(number, out, emitter.constant(emitter.width))
-            sums = [builder.fadd(x, y) for x, y in zip(before, sums, strict=True)]
-            emitter.store_tile(sums, out, emitter.width)
+            emitter.store_tile(emitter.add(before, sums), out, emitter.width)
 
         emitter.switch_rows(rows, emit_rows)
 
