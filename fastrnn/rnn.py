@@ -6,6 +6,7 @@ Letters: ``n_x`` features, ``n_a`` hidden units, ``n_y`` classes, ``m`` samples,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastrnn import _check
 from fastrnn._conform import Weights
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
-from fastrnn.kernels import rnn as kernels
+from fastrnn.kernels import backward, forward
 from fastrnn.sequences import Ragged
 
 Caches = tuple[StepCaches, Any, Any]
@@ -30,9 +31,15 @@ _CHUNK_IN_BLOCK, _CHUNK = 128, 256
 #: Multiply-adds below which one thread is faster than several: of a call, and of a step.
 _SERIAL_WORK, _SERIAL_STEP = 4_000_000, 60_000
 
+#: Bytes from which an allocation is fresh memory: the largest threshold of the C library.
+_LAZY_BYTES = 1 << 25
+
 
 def _sizes_and_workers(n_x: int, n_a: int, n_y: int, plan: Ragged) -> tuple[Any, int]:
-    """How to cut the work up, by shapes and lengths alone, and how many threads are worth it."""
+    """How to cut the work up, by shapes and lengths alone, and how many threads are worth it.
+
+    The sizes are those of `kernels.stages.Sizes` but the last.
+    """
     m, total = len(plan.lengths), int(plan.lengths.sum())
     if m >= 2 * _SMALLEST_BLOCK and n_a <= (_MANY_UNITS if m > _MANY else _BLOCK_UNITS):
         blocks = max(min(_FEWEST_BLOCKS, m // _SMALLEST_BLOCK), -(-m // _BLOCK))
@@ -46,18 +53,28 @@ def _sizes_and_workers(n_x: int, n_a: int, n_y: int, plan: Ragged) -> tuple[Any,
     return sizes, get_num_threads()
 
 
+def _results(dtype: np.dtype[Any], *shapes: tuple[int, ...]) -> tuple[list[Array], int]:
+    """Fortran-ordered arrays, and whether the kernel has to set padded steps to 0.
+
+    Large arrays come from the system as zeros, at no cost until they are touched.
+    """
+    lazy = max(math.prod(shape) for shape in shapes) * dtype.itemsize >= _LAZY_BYTES
+    allocate = np.zeros if lazy else np.empty
+    return [allocate(shape, dtype, order="F") for shape in shapes], int(not lazy)
+
+
 def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[Array, Array]:
     """Allocate the results of a forward pass, and fill them by one call of a kernel."""
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
-    a = np.zeros((n_a, m, T), x.dtype, order="F")
-    y_pred = np.zeros((n_y, m, T), x.dtype, order="F")
+    (a, y_pred), clear = _results(x.dtype, (n_a, m, T), (n_y, m, T))
     sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan)
+    sizes = *sizes, clear
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     if workers == 1:
-        kernels.forward(a.dtype, sizes, batch, weights, (a, y_pred))
+        forward.forward(a.dtype, sizes, batch, weights, (a, y_pred))
     else:
-        kernels.forward_parallel(a.dtype, workers, sizes, batch, weights, (a, y_pred))
+        forward.forward_parallel(a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
 
 
@@ -164,16 +181,17 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     n_x, m, T = x.shape
     n_a = len(a)
     da = _check.floating("da", da, (n_a, m, T), a.dtype)
-    dx = np.zeros((n_x, m, T), a.dtype, order="F")
+    (dx,), clear = _results(a.dtype, (n_x, m, T))
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
     dWax, dWaa, dba = (np.zeros((n_a, n), a.dtype) for n in (n_x, n_a, 1))
     sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan)
+    sizes = *sizes, clear
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     outputs = dx, da0, dWax, dWaa, dba
     if workers == 1:
-        kernels.backward(a.dtype, sizes, batch, weights[:2], (a, da), outputs)
+        backward.backward(a.dtype, sizes, batch, weights[:2], (a, da), outputs)
     else:
-        kernels.backward_parallel(a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
+        backward.backward_parallel(a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
     return {"dx": dx, "da0": da0[:, :, 0], "dWax": dWax, "dWaa": dWaa, "dba": dba}
 
 

@@ -34,16 +34,27 @@ def loop_over(function):
     return loop
 
 
-def in_place_by(function):
-    @njit(error_model="numpy")
-    def in_place(values, first, count):
-        function(pointer_to(values, first), count)
+@njit(error_model="numpy")
+def tanh_in_place(values, first, count):
+    activation.tanh_in_place(pointer_to(values, first), count)
 
-    return in_place
+
+@njit(error_model="numpy")
+def largest_of(values, first, before):
+    return activation.largest_of(pointer_to(values, first), before)
+
+
+@njit(error_model="numpy")
+def exp_and_sum(values, first, largest):
+    return activation.exp_and_sum(pointer_to(values, first), largest)
+
+
+@njit(error_model="numpy")
+def lanes_of(values):
+    return activation.lanes_of(pointer_to(values, 0))
 
 
 LOOPS = {name: loop_over(getattr(activation, name)) for name in FUNCTIONS}
-IN_PLACE = {name: in_place_by(getattr(activation, f"{name}_in_place")) for name in FUNCTIONS}
 
 
 def evaluate(name, x):
@@ -201,17 +212,46 @@ def test_same_bits_wherever_an_element_falls(name, dtype):
             part = slice(first, first + count)
             comp = evaluate(name, x[part]).view(integer)
             assert np.array_equal(comp, ref[part])
-            values = x.copy()
-            IN_PLACE[name](values, first, count)
-            comp = values.view(integer)
-            assert np.array_equal(comp[part], ref[part])
-            assert np.array_equal(np.delete(comp, part), np.delete(x.view(integer), part))
+            if name == "tanh":
+                values = x.copy()
+                tanh_in_place(values, first, count)
+                comp = values.view(integer)
+                assert np.array_equal(comp[part], ref[part])
+                assert np.array_equal(np.delete(comp, part), np.delete(x.view(integer), part))
 
 
 def test_in_place_of_nothing():
     values = np.ones(3)
-    IN_PLACE["tanh"](values, 0, 0)
+    tanh_in_place(values, 0, 0)
     assert np.array_equal(values, np.ones(3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_largest_of_registers(dtype):
+    values = np.random.default_rng(0).standard_normal(64).astype(dtype)
+    lanes = lanes_of(values)
+    assert lanes > 1
+    for first in range(20):
+        part = slice(first, first + lanes)
+        assert largest_of(values, first, dtype(-9)) == values[part].max()
+        assert largest_of(values, first, dtype(9)) == 9
+    assert largest_of(np.full(64, -np.inf, dtype), 0, dtype(-np.inf)) == -np.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_and_sum_of_registers(dtype):
+    x = np.random.default_rng(0).uniform(-80, 3, 64).astype(dtype)
+    lanes = lanes_of(x)
+    for first in range(20):
+        part = slice(first, first + lanes)
+        values = x.copy()
+        total = exp_and_sum(values, first, dtype(3))
+        ref = one_by_one("exp", x[part] - dtype(3))
+        assert np.array_equal(values[part], ref)
+        assert np.array_equal(np.delete(values, part), np.delete(x, part))
+        np.testing.assert_allclose(
+            total, ref.sum(dtype=np.longdouble), rtol=8 * np.finfo(dtype).eps
+        )
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

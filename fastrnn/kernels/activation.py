@@ -3,8 +3,8 @@
 Numba's own `tanh` and `exp` call the C library for each element. The two below are short chains of
 multiply-adds without a branch, a call or a table. Each is written once, for a `Number` that is a
 scalar or a vector in the code being made: LLVM vectorises a loop over `tanh(x)`, `tanh_in_place`
-uses vectors outright, and both give the same bits, in whatever lane, loop body or remainder an
-element falls.
+and `exp_and_sum` use vectors outright, and all give the same bits, in whatever lane, loop body or
+remainder an element falls.
 
 tanh
     `|x| = n ln(2)/2 + h` with a whole `n` and `|h| <= ln(2)/4`. With `s = 2**n` the addition
@@ -279,12 +279,7 @@ def _tanh_registers(typingctx: Any, pointer: Any) -> Any:
 
 
 @intrinsic
-def _exp_registers(typingctx: Any, pointer: Any) -> Any:
-    return _registers(pointer, exp_of)
-
-
-@intrinsic
-def _lanes(typingctx: Any, pointer: Any) -> Any:
+def lanes_of(typingctx: Any, pointer: Any) -> Any:
     """Elements taken at a time: two registers, so that one is worked on while the other waits."""
     lanes = tile_width(pointer.dtype.bitwidth // 8)
 
@@ -297,7 +292,7 @@ def _lanes(typingctx: Any, pointer: Any) -> Any:
 @inner
 def tanh_in_place(pointer: Any, count: int) -> None:
     """`tanh` of the `count` elements at `pointer`."""
-    lanes = _lanes(pointer)
+    lanes = lanes_of(pointer)
     whole = count - count % lanes
     for i in range(0, whole, lanes):
         _tanh_registers(move(pointer, i))
@@ -306,13 +301,67 @@ def tanh_in_place(pointer: Any, count: int) -> None:
         rest[i] = tanh(rest[i])
 
 
-@inner
-def exp_in_place(pointer: Any, count: int) -> None:
-    """`exp` of the `count` elements at `pointer`."""
-    lanes = _lanes(pointer)
-    whole = count - count % lanes
-    for i in range(0, whole, lanes):
-        _exp_registers(move(pointer, i))
-    rest = carray(move(pointer, whole), (count - whole,))
-    for i in range(rest.size):
-        rest[i] = exp(rest[i])
+def _pieces(pointer: Any, emit: Callable[..., tuple[Any, Any]]) -> Any:
+    """Type and code of an intrinsic that sums up `lanes_of` elements and a scalar in one scalar.
+
+    `emit(builder, values, scalar, reduce)` gives the scalar and what the elements become, if they
+    change. The sum is a tree over halves of the registers, the same for every row.
+    """
+    dtype = pointer.dtype
+    itemsize = dtype.bitwidth // 8
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        element = context.get_value_type(dtype)
+        kind = ir.VectorType(element, tile_width(itemsize))
+        address = builder.bitcast(arguments[0], kind.as_pointer())
+        values = Number(builder, builder.load(address, align=itemsize))
+
+        def reduce(value: Any, combine: Callable[[Any, Any], Any]) -> Any:
+            lanes = kind.count
+            while lanes > 1:
+                lanes //= 2
+                low, high = (
+                    builder.shuffle_vector(
+                        value, value, ir.Constant(ir.VectorType(ir.IntType(32), lanes), places)
+                    )
+                    for places in (list(range(lanes)), list(range(lanes, 2 * lanes)))
+                )
+                value = combine(low, high)
+            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+        scalar, changed = emit(builder, values, arguments[1], reduce)
+        if changed is not None:
+            builder.store(changed.value, address, align=itemsize)
+        return scalar
+
+    return dtype(pointer, dtype), codegen
+
+
+@intrinsic
+def largest_of(typingctx: Any, pointer: Any, before: Any) -> Any:
+    """The largest of `before` and the `lanes_of` elements at `pointer`; any number beside NaN."""
+
+    def emit(builder: Any, values: Number, before: Any, reduce: Any) -> tuple[Any, Any]:
+        def larger(x: Any, y: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+        return larger(before, reduce(values.value, larger)), None
+
+    return _pieces(pointer, emit)
+
+
+@intrinsic
+def exp_and_sum(typingctx: Any, pointer: Any, largest: Any) -> Any:
+    """`exp(value - largest)` of the `lanes_of` elements at `pointer` in place, and their sum."""
+
+    def emit(builder: Any, values: Number, largest: Any, reduce: Any) -> tuple[Any, Any]:
+        kind = values.value.type
+        one = builder.insert_element(
+            ir.Constant(kind, ir.Undefined), largest, ir.Constant(ir.IntType(32), 0)
+        )
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+        shifted = values - Number(builder, builder.shuffle_vector(one, one, mask))
+        changed = exp_of(shifted)
+        return reduce(changed.value, builder.fadd), changed
+
+    return _pieces(pointer, emit)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray, prange, types
 
 from ._jit import array_in, array_out, entry, inner
-from .activation import exp_in_place
+from .activation import exp_and_sum, lanes_of, largest_of
 from .chunk import multiply_rows_of, share_of
 from .memory import CACHE_LINE, first_aligned, move, pointer_to
 from .panels import (
@@ -39,25 +39,22 @@ def value_at(panels: Any, stride: int, row: int, column: int) -> Any:
 
 @inner
 def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
-    """Softmax of each row of logits in panels `stride` elements apart, in place."""
+    """Softmax of each row of logits in panels `stride` elements apart, in place.
+
+    Beyond `n_y` the last tile holds -inf. A row with a NaN, or whose largest is infinite, is NaN.
+    """
+    width = lanes_of(panels)
+    tiles = tiles_of(n_y, width)
     for i in range(rows):
-        largest = value_at(panels, stride, i, 0)[0]
-        for k in range(1, n_y):
-            value = value_at(panels, stride, i, k)[0]
-            if not value <= largest:  # NaN takes the lead, and makes the whole row NaN
-                largest = value
-        total = largest - largest
-        for p in range(0, n_y, PANEL):
-            start = tile_at(panels, stride, i, p)
-            values = carray(start, (PANEL,))
-            for c in range(PANEL):
-                values[c] -= largest
-            exp_in_place(start, PANEL)
-            for c in range(min(PANEL, n_y - p)):
-                total += values[c]
-        for p in range(0, n_y, PANEL):
-            values = carray(tile_at(panels, stride, i, p), (PANEL,))
-            for c in range(PANEL):
+        largest = carray(move(panels, i * PANEL), (1,))[0]
+        for j in range(tiles):
+            largest = largest_of(tile_at(panels, stride, i, j * width), largest)
+        total = 0 * largest
+        for j in range(tiles):
+            total += exp_and_sum(tile_at(panels, stride, i, j * width), largest)
+        for j in range(tiles):
+            values = carray(tile_at(panels, stride, i, j * width), (width,))
+            for c in range(width):
                 values[c] /= total
 
 
@@ -138,7 +135,7 @@ def output_work(groups: int, layer: Any, da: Any, dWya: Any) -> Any:
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
     size = size_Wya + groups * (size_sums + size_buffers) + CACHE_LINE // da.itemsize
     work = np.zeros(size, da.dtype)
-    pack_weights(layer[2], 0, 1, work, first_aligned(work))
+    pack_weights(layer[2], 0, 1, work, first_aligned(work), 0)
     return work
 
 
@@ -199,8 +196,7 @@ def softmax(x, out):  # type: ignore[no-untyped-def]
     for i in range(m):
         for k in range(n):
             panels[k] = x[k, i]
-        for k in range(n, panels.size):
-            panels[k] = 0
+        panels[n:] = -np.inf
         softmax_rows(pointer_to(panels, 0), PANEL, 1, n)
         for k in range(n):
             out[k, i] = panels[k]

@@ -48,8 +48,10 @@ def tile_at(panels: Any, stride: int, row: int, column: int) -> Any:
 
 
 @inner
-def pack_weights(matrix: Any, part: int, parts: int, packed: Any, offset: int) -> None:
-    """A part of the column tiles of `matrix` (depth, columns), padded with zeros."""
+def pack_weights(
+    matrix: Any, part: int, parts: int, packed: Any, offset: int, padding: float
+) -> None:
+    """A part of the column tiles of `matrix` (depth, columns), filled up with `padding`."""
     depth, columns = matrix.shape
     width = width_of(packed)
     tiles = tiles_of(columns, width)
@@ -60,7 +62,7 @@ def pack_weights(matrix: Any, part: int, parts: int, packed: Any, offset: int) -
             for c in range(used):
                 packed[at + c] = matrix[k, tile * width + c]
             for c in range(used, width):
-                packed[at + c] = 0
+                packed[at + c] = padding
 
 
 @inner

@@ -31,6 +31,7 @@ class Sizes(NamedTuple):
     blocks: int  #: of samples, each with a time loop of its own; 1: all workers share it
     groups: int  #: sums of weight gradients, each over blocks of its own
     capacity: int  #: rows of a chunk, at least the samples of a block
+    clear: int  #: 1: results hold anything yet, and are set to 0 at padded steps
 
 
 class Block(NamedTuple):
@@ -122,6 +123,15 @@ def next_stage(stage: Stage, block: Block, active: Any) -> Stage:
     if kind == PRODUCTS:
         return Stage(LAST, begin, end, rows, turn, row, previous, side)
     return Stage(DONE, begin, end, rows, turn, row, previous, side)
+
+
+def batch_types(dtype: types.Type) -> list[types.Type]:
+    """Types of `sizes` and of `batch`: x, a0 as (n_a, m, 1), order, active."""
+    vector = array_in(types.int64, 1)
+    return [
+        types.UniTuple(types.int64, 4),
+        types.Tuple([array_in(dtype, 3), array_in(dtype, 3), vector, vector]),
+    ]
 
 
 _INTEGERS = array_out(types.int64, 1, "C")
