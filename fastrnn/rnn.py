@@ -35,18 +35,17 @@ _SERIAL_WORK, _SERIAL_STEP = 4_000_000, 60_000
 _LAZY_BYTES = 1 << 25
 
 
-def _sizes_and_workers(n_x: int, n_a: int, n_y: int, plan: Ragged) -> tuple[Any, int]:
-    """How to cut the work up, by shapes and lengths alone, and how many threads are worth it.
-
-    The sizes are those of `kernels.stages.Sizes` but the last.
-    """
+def _sizes_and_workers(
+    n_x: int, n_a: int, n_y: int, plan: Ragged, clear: int
+) -> tuple[tuple[int, ...], int]:
+    """`Sizes` of the work, by shapes and lengths alone, and how many threads are worth it."""
     m, total = len(plan.lengths), int(plan.lengths.sum())
     if m >= 2 * _SMALLEST_BLOCK and n_a <= (_MANY_UNITS if m > _MANY else _BLOCK_UNITS):
         blocks = max(min(_FEWEST_BLOCKS, m // _SMALLEST_BLOCK), -(-m // _BLOCK))
-        sizes = blocks, min(blocks, _GROUPS), max(-(-m // blocks), _CHUNK_IN_BLOCK)
+        sizes = blocks, min(blocks, _GROUPS), max(-(-m // blocks), _CHUNK_IN_BLOCK), clear
         small = False
     else:
-        sizes = 1, 1, max(m, min(_CHUNK, total), 1)
+        sizes = 1, 1, max(m, min(_CHUNK, total), 1), clear
         small = m * n_a * n_a < _SERIAL_STEP
     if small or total * n_a * (n_x + n_a + n_y) < _SERIAL_WORK:
         return sizes, 1
@@ -68,8 +67,7 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
     (a, y_pred), clear = _results(x.dtype, (n_a, m, T), (n_y, m, T))
-    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan)
-    sizes = *sizes, clear
+    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     if workers == 1:
         forward.forward(a.dtype, sizes, batch, weights, (a, y_pred))
@@ -184,8 +182,7 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     (dx,), clear = _results(a.dtype, (n_x, m, T))
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
     dWax, dWaa, dba = (np.zeros((n_a, n), a.dtype) for n in (n_x, n_a, 1))
-    sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan)
-    sizes = *sizes, clear
+    sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     outputs = dx, da0, dWax, dWaa, dba
     if workers == 1:

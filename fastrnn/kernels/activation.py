@@ -198,6 +198,29 @@ class Number:
         """An integer of the width of the number."""
         return self._constant(self.integer, number)
 
+    def with_all(self, scalar: ir.Value) -> Number:
+        """A vector of the same kind with `scalar` in every lane."""
+        kind, index = self.value.type, ir.IntType(32)
+        undefined = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(index, 0))
+        mask = ir.Constant(ir.VectorType(index, self.lanes), [0] * self.lanes)
+        return Number(self.builder, self.builder.shuffle_vector(first, undefined, mask))
+
+    def folded(self, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+        """One scalar of all lanes: halves are combined until one lane is left."""
+        value, lanes, index = self.value, self.lanes, ir.IntType(32)
+        while lanes > 1:
+            lanes //= 2
+            low, high = (
+                ir.Constant(ir.VectorType(index, lanes), list(range(start, start + lanes)))
+                for start in (0, lanes)
+            )
+            value = combine(
+                self.builder.shuffle_vector(value, value, low),
+                self.builder.shuffle_vector(value, value, high),
+            )
+        return self.builder.extract_element(value, ir.Constant(index, 0))
+
     def power_of_two(self, bits: ir.Value) -> Number:
         """The number whose exponent field is the low end of the integer `bits`."""
         fraction = self.bit_pattern(self.format.fraction)
@@ -246,8 +269,11 @@ def _scalar(x: Any, emit: Callable[[Number], Number]) -> Any:
     return x(x), codegen
 
 
-def _registers(pointer: Any, emit: Callable[[Number], Number]) -> Any:
-    """Type and code of an intrinsic that applies `emit` to `_lanes` elements in place."""
+def _registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
+    """Code of an intrinsic on the `lanes_of` elements at `pointer`, its first argument.
+
+    `emit(values, *rest)` gives what the elements become, None to leave them, and the result.
+    """
     itemsize = pointer.dtype.bitwidth // 8
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -255,10 +281,12 @@ def _registers(pointer: Any, emit: Callable[[Number], Number]) -> Any:
         vector = ir.VectorType(element, tile_width(itemsize))
         address = builder.bitcast(arguments[0], vector.as_pointer())
         values = Number(builder, builder.load(address, align=itemsize))
-        builder.store(emit(values).value, address, align=itemsize)
-        return context.get_dummy_value()
+        changed, result = emit(values, *arguments[1:])
+        if changed is not None:
+            builder.store(changed.value, address, align=itemsize)
+        return context.get_dummy_value() if result is None else result
 
-    return types.void(pointer), codegen
+    return codegen
 
 
 @intrinsic
@@ -275,7 +303,7 @@ def exp(typingctx: Any, x: Any) -> Any:
 
 @intrinsic
 def _tanh_registers(typingctx: Any, pointer: Any) -> Any:
-    return _registers(pointer, tanh_of)
+    return types.void(pointer), _registers(pointer, lambda values: (tanh_of(values), None))
 
 
 @intrinsic
@@ -301,67 +329,26 @@ def tanh_in_place(pointer: Any, count: int) -> None:
         rest[i] = tanh(rest[i])
 
 
-def _pieces(pointer: Any, emit: Callable[..., tuple[Any, Any]]) -> Any:
-    """Type and code of an intrinsic that sums up `lanes_of` elements and a scalar in one scalar.
-
-    `emit(builder, values, scalar, reduce)` gives the scalar and what the elements become, if they
-    change. The sum is a tree over halves of the registers, the same for every row.
-    """
-    dtype = pointer.dtype
-    itemsize = dtype.bitwidth // 8
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        element = context.get_value_type(dtype)
-        kind = ir.VectorType(element, tile_width(itemsize))
-        address = builder.bitcast(arguments[0], kind.as_pointer())
-        values = Number(builder, builder.load(address, align=itemsize))
-
-        def reduce(value: Any, combine: Callable[[Any, Any], Any]) -> Any:
-            lanes = kind.count
-            while lanes > 1:
-                lanes //= 2
-                low, high = (
-                    builder.shuffle_vector(
-                        value, value, ir.Constant(ir.VectorType(ir.IntType(32), lanes), places)
-                    )
-                    for places in (list(range(lanes)), list(range(lanes, 2 * lanes)))
-                )
-                value = combine(low, high)
-            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
-
-        scalar, changed = emit(builder, values, arguments[1], reduce)
-        if changed is not None:
-            builder.store(changed.value, address, align=itemsize)
-        return scalar
-
-    return dtype(pointer, dtype), codegen
-
-
 @intrinsic
 def largest_of(typingctx: Any, pointer: Any, before: Any) -> Any:
     """The largest of `before` and the `lanes_of` elements at `pointer`; any number beside NaN."""
 
-    def emit(builder: Any, values: Number, before: Any, reduce: Any) -> tuple[Any, Any]:
-        def larger(x: Any, y: Any) -> Any:
+    def emit(values: Number, before: ir.Value) -> tuple[None, ir.Value]:
+        def larger(x: ir.Value, y: ir.Value) -> ir.Value:
+            builder = values.builder
             return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
-        return larger(before, reduce(values.value, larger)), None
+        return None, larger(before, values.folded(larger))
 
-    return _pieces(pointer, emit)
+    return pointer.dtype(pointer, pointer.dtype), _registers(pointer, emit)
 
 
 @intrinsic
 def exp_and_sum(typingctx: Any, pointer: Any, largest: Any) -> Any:
     """`exp(value - largest)` of the `lanes_of` elements at `pointer` in place, and their sum."""
 
-    def emit(builder: Any, values: Number, largest: Any, reduce: Any) -> tuple[Any, Any]:
-        kind = values.value.type
-        one = builder.insert_element(
-            ir.Constant(kind, ir.Undefined), largest, ir.Constant(ir.IntType(32), 0)
-        )
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
-        shifted = values - Number(builder, builder.shuffle_vector(one, one, mask))
-        changed = exp_of(shifted)
-        return reduce(changed.value, builder.fadd), changed
+    def emit(values: Number, largest: ir.Value) -> tuple[Number, ir.Value]:
+        changed = exp_of(values - values.with_all(largest))
+        return changed, changed.folded(values.builder.fadd)
 
-    return _pieces(pointer, emit)
+    return pointer.dtype(pointer, pointer.dtype), _registers(pointer, emit)

@@ -269,7 +269,7 @@ def backward_types(dtype: types.Type) -> list[types.Type]:
 @entry(lambda dtype: types.void(*backward_types(dtype)))
 def backward(sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
     """The backward pass in the thread that calls."""
-    sizes = Sizes(sizes[0], sizes[1], sizes[2], sizes[3])
+    sizes = Sizes(*sizes)
     work = backward_work(1, sizes, outputs[0], outputs[1])
     counters = np.zeros(COUNTERS, np.int64)
     backward_worker(0, 1, sizes, batch, parameters, states, outputs, work, counters)
@@ -278,7 +278,7 @@ def backward(sizes, batch, parameters, states, outputs):  # type: ignore[no-unty
 @entry(lambda dtype: types.void(types.int64, *backward_types(dtype)), parallel=True)
 def backward_parallel(workers, sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
     """The backward pass shared by `workers` threads; bit for bit the same."""
-    sizes = Sizes(sizes[0], sizes[1], sizes[2], sizes[3])
+    sizes = Sizes(*sizes)
     work = backward_work(workers, sizes, outputs[0], outputs[1])
     counters = np.zeros(COUNTERS, np.int64)
     for worker in prange(workers):

@@ -192,7 +192,7 @@ def forward_types(dtype: types.Type) -> list[types.Type]:
 @entry(lambda dtype: types.void(*forward_types(dtype)))
 def forward(sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
     """The forward pass in the thread that calls."""
-    sizes = Sizes(sizes[0], sizes[1], sizes[2], sizes[3])
+    sizes = Sizes(*sizes)
     work = forward_work(1, sizes, batch[0], outputs[0], outputs[1])
     counters = np.zeros(COUNTERS, np.int64)
     forward_worker(0, 1, sizes, batch, parameters, outputs, work, counters)
@@ -201,7 +201,7 @@ def forward(sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
 @entry(lambda dtype: types.void(types.int64, *forward_types(dtype)), parallel=True)
 def forward_parallel(workers, sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
     """The forward pass shared by `workers` threads; bit for bit the same."""
-    sizes = Sizes(sizes[0], sizes[1], sizes[2], sizes[3])
+    sizes = Sizes(*sizes)
     work = forward_work(workers, sizes, batch[0], outputs[0], outputs[1])
     counters = np.zeros(COUNTERS, np.int64)
     for worker in prange(workers):

@@ -66,10 +66,10 @@ def pack_weights(
 
 
 @inner
-def prefetch_row(source: Any, sample: int, t: int) -> None:
-    """Ask for one row of `source` (n, m, T), contiguous along n."""
-    for k in range(0, source.shape[0], CACHE_LINE // source.itemsize):
-        prefetch_to_read(pointer_into(source, k, sample, t))
+def prefetch_row(prefetch: Any, array: Any, sample: int, t: int) -> None:
+    """Ask for one row of `array` (n, m, T), contiguous along n, by one of the two prefetches."""
+    for k in range(0, array.shape[0], CACHE_LINE // array.itemsize):
+        prefetch(pointer_into(array, k, sample, t))
 
 
 @inner
@@ -82,11 +82,11 @@ def pack_rows(
     contiguous = source.strides[0] == source.itemsize
     if contiguous:
         for i in range(lo, min(lo + AHEAD, hi)):
-            prefetch_row(source, order[i], t)
+            prefetch_row(prefetch_to_read, source, order[i], t)
     for i in range(hi - lo):
         sample = order[lo + i]
         if contiguous and lo + i + AHEAD < hi:
-            prefetch_row(source, order[lo + i + AHEAD], t)
+            prefetch_row(prefetch_to_read, source, order[lo + i + AHEAD], t)
         for p in range(panels_of(columns)):
             out = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
             used = PANEL if p < whole else columns - whole * PANEL
@@ -111,9 +111,7 @@ def unpack_rows(
     for i in range(hi - lo):
         sample = order[lo + i]
         if lo + i + AHEAD < hi:
-            later = order[lo + i + AHEAD]
-            for k in range(0, columns, CACHE_LINE // target.itemsize):
-                prefetch_to_write(pointer_into(target, k, later, t))
+            prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t)
         for p in range(panels_of(columns)):
             values = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
             used = PANEL if p < whole else columns - whole * PANEL
