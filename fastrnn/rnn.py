@@ -6,8 +6,7 @@ Letters: ``n_x`` features, ``n_a`` hidden units, ``n_y`` classes, ``m`` samples,
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,21 +51,21 @@ def _sizes_and_workers(
     return sizes, get_num_threads()
 
 
-def _results(dtype: np.dtype[Any], *shapes: tuple[int, ...]) -> tuple[list[Array], int]:
-    """Fortran-ordered arrays, and whether the kernel has to set padded steps to 0.
+def _allocator(largest: int) -> tuple[Callable[..., Array], int]:
+    """How to allocate results of up to `largest` bytes; 1 if the kernel has to clear padded steps.
 
     Large arrays come from the system as zeros, at no cost until they are touched.
     """
-    lazy = max(math.prod(shape) for shape in shapes) * dtype.itemsize >= _LAZY_BYTES
-    allocate = np.zeros if lazy else np.empty
-    return [allocate(shape, dtype, order="F") for shape in shapes], int(not lazy)
+    return (np.zeros, 0) if largest >= _LAZY_BYTES else (np.empty, 1)
 
 
 def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[Array, Array]:
     """Allocate the results of a forward pass, and fill them by one call of a kernel."""
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
-    (a, y_pred), clear = _results(x.dtype, (n_a, m, T), (n_y, m, T))
+    allocate, clear = _allocator(max(n_a, n_y) * m * T * x.itemsize)
+    a = allocate((n_a, m, T), x.dtype, order="F")
+    y_pred = allocate((n_y, m, T), x.dtype, order="F")
     sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     if workers == 1:
@@ -179,7 +178,8 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     n_x, m, T = x.shape
     n_a = len(a)
     da = _check.floating("da", da, (n_a, m, T), a.dtype)
-    (dx,), clear = _results(a.dtype, (n_x, m, T))
+    allocate, clear = _allocator(x.nbytes)
+    dx = allocate((n_x, m, T), a.dtype, order="F")
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
     dWax, dWaa, dba = (np.zeros((n_a, n), a.dtype) for n in (n_x, n_a, 1))
     sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear)
