@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check
+from fastrnn._threads import call
 from fastrnn.caches import forward_pass_of
 from fastrnn.kernels import output as kernels
 
@@ -119,10 +119,9 @@ def output_backward(
         return 0.0, gradients
     groups = min(_GROUPS, -(-len(steps) // _GROUP_ROWS))
     losses = np.zeros(groups)
-    parallel = groups > 1 and get_num_threads() > 1
-    kernel = kernels.output_backward_parallel if parallel else kernels.output_backward
     scale = 1 / len(steps) if mean else 1.0
     rows = steps, samples, chosen
     outputs = tuple(gradients.values())
-    kernel(a.dtype, groups, a.dtype.type(scale), rows, (y_pred, a, Wya, by), outputs, losses)
+    arguments = a.dtype.type(scale), rows, (y_pred, a, Wya, by), outputs, losses
+    call(kernels.output_backward, a.dtype, groups, *arguments)
     return float(losses.sum()) * scale, gradients

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check
 from fastrnn._conform import Weights
+from fastrnn._threads import call, threads
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
 from fastrnn.kernels import backward, forward
 from fastrnn.sequences import Ragged
@@ -48,7 +48,7 @@ def _sizes_and_workers(
         small = m * n_a * n_a < _SERIAL_STEP
     if small or total * n_a * (n_x + n_a + n_y) < _SERIAL_WORK:
         return sizes, 1
-    return sizes, get_num_threads()
+    return sizes, threads()
 
 
 def _allocator(largest: int) -> tuple[Callable[..., Array], int]:
@@ -68,10 +68,7 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     y_pred = allocate((n_y, m, T), x.dtype, order="F")
     sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
-    if workers == 1:
-        forward.forward(a.dtype, sizes, batch, weights, (a, y_pred))
-    else:
-        forward.forward_parallel(a.dtype, workers, sizes, batch, weights, (a, y_pred))
+    call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
 
 
@@ -185,10 +182,7 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     outputs = dx, da0, dWax, dWaa, dba
-    if workers == 1:
-        backward.backward(a.dtype, sizes, batch, weights[:2], (a, da), outputs)
-    else:
-        backward.backward_parallel(a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
+    call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
     return {"dx": dx, "da0": da0[:, :, 0], "dWax": dWax, "dWaa": dWaa, "dba": dba}
 
 

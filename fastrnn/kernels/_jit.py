@@ -19,10 +19,24 @@ import numpy as np
 from numba import from_dtype, njit, types
 from numba.core.caching import FunctionCache
 
-#: For the pieces that kernels are made of. ``error_model="numpy"`` removes the test for a zero
-#: divisor, which would keep loops from being vectorised. No ``fastmath``: NaN and inf must
-#: propagate, and the order of every sum is part of the result.
-inner = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile a piece that kernels are made of.
+
+    ``error_model="numpy"`` removes the test for a zero divisor, which would keep loops from being
+    vectorised. No ``fastmath``: NaN and inf must propagate, and the order of every sum is part of
+    the result.
+    """
+    dispatcher = njit(
+        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
+    template_for = dispatcher.get_call_template
+    # Numba would compile one more copy for every constant that some caller passes.
+    dispatcher.get_call_template = lambda args, kws: template_for(
+        tuple(types.unliteral(each) for each in args), kws
+    )
+    return dispatcher
+
 
 #: For the pieces of one kernel that stand in one place of it. Numba joins them before LLVM sees
 #: them: a chain of separately compiled callers would optimise the innermost code once a caller.
@@ -73,18 +87,18 @@ def array_out(dtype: types.Type, ndim: int, layout: str) -> types.Array:
 
 
 class Kernel:
-    """A function that Python calls, compiled at the first call in a dtype and cached on disk.
+    """A function that is compiled at the first call in a dtype, and cached on disk.
 
     The signature is fixed by the dtype alone. Read-only, strided or contiguous arrays all convert
     to it, and none of them costs a compilation of its own.
     """
 
     def __init__(
-        self, function: Callable[..., Any], signature: Callable[..., Any], parallel: bool
+        self, function: Callable[..., Any], signature: Callable[..., Any], **options: bool
     ) -> None:
         self.function = function
         self.signature = signature
-        self.parallel = parallel
+        self.options = options
         self.compiled: dict[np.dtype[Any], Any] = {}
         self._lock = threading.Lock()
 
@@ -92,15 +106,14 @@ class Kernel:
         """Call the function for arrays of `dtype`, float32 or float64."""
         dispatcher = self.compiled.get(dtype)
         if dispatcher is None:
-            dispatcher = self._compile(dtype)
+            dispatcher = self.compile(dtype)
         return dispatcher(*arguments)
 
-    def _compile(self, dtype: np.dtype[Any]) -> Any:
+    def compile(self, dtype: np.dtype[Any]) -> Any:
+        """Compile the function for a dtype, or load it."""
         with self._lock:
             if dtype not in self.compiled:
-                dispatcher = njit(error_model="numpy", nogil=True, parallel=self.parallel)(
-                    self.function
-                )
+                dispatcher = njit(error_model="numpy", nogil=True, **self.options)(self.function)
                 # No directory that can be written is no error: then every process compiles.
                 with contextlib.suppress(RuntimeError, OSError):
                     dispatcher._cache = _SourceCache(self.function)
@@ -110,6 +123,6 @@ class Kernel:
         return self.compiled[dtype]
 
 
-def entry(signature: Callable[..., Any], *, parallel: bool = False) -> Callable[..., Kernel]:
+def entry(signature: Callable[..., Any]) -> Callable[..., Kernel]:
     """Make a function a `Kernel`; `signature(dtype)` gives its Numba signature."""
-    return lambda function: Kernel(function, signature, parallel)
+    return lambda function: Kernel(function, signature)

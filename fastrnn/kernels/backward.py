@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, prange, types
+from numba import carray, types
 
 from . import stages
-from ._jit import array_in, array_out, entry, inlined, inner
+from ._jit import array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
+from .launch import run_team, team_entry, worker
 from .memory import CACHE_LINE, first_aligned, move, pointer_to
 from .panels import (
     SUMMED_ROWS,
@@ -30,7 +31,7 @@ from .panels import (
     unpack_rows,
     width_of,
 )
-from .schedule import COUNTERS, end, sharing, take, wait_for
+from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
 
@@ -192,9 +193,21 @@ def backward_sizes(n_x: int, n_a: int, width: int, stride: int) -> tuple[int, in
     return tiles_of(n_x, width) * width * n_a, tiles * width * n_a, sums, scratch
 
 
-@inner
-def backward_worker(worker, workers, sizes, batch, parameters, states, outputs, work, counters):  # type: ignore[no-untyped-def]
+def backward_types(dtype: types.Type) -> list[types.Type]:
+    """Types of sizes, batch, parameters (Wax, Waa), states (a, da) and outputs."""
+    matrix = array_out(dtype, 2, "C")
+    return [
+        *batch_types(dtype),
+        types.UniTuple(array_in(dtype, 2), 2),
+        types.UniTuple(array_in(dtype, 3), 2),
+        types.Tuple([*[array_out(dtype, 3, "A")] * 2, matrix, matrix, matrix]),
+    ]
+
+
+@worker(lambda dtype: [types.int64, *backward_types(dtype), *work_types(dtype)])
+def backward_worker(number, workers, sizes, batch, parameters, states, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a backward pass."""
+    sizes = Sizes(*sizes)
     x, a0, order, active = batch
     Wax, Waa = parameters
     a, da = states
@@ -209,11 +222,11 @@ def backward_worker(worker, workers, sizes, batch, parameters, states, outputs, 
     at_sums = at_zeros + size_zeros
     at_dz = at_sums + sizes.groups * size_sums
     if sizes.blocks > 1:
-        at_dz += worker * scratch
+        at_dz += number * scratch
     ticket = take(counters)
     while ticket < workers:
-        pack_weights(Wax, ticket, workers, work, at_Wax, 0)
-        pack_weights(Waa, ticket, workers, work, at_Waa, 0)
+        pack_weights(Wax, ticket, workers, work, at_Wax, 0.0)
+        pack_weights(Waa, ticket, workers, work, at_Waa, 0.0)
         if sizes.clear:
             clear_padding(dx, order, active, ticket, workers)
         first, last = share_of(at_sums + sizes.groups * size_sums - at_zeros, ticket, workers)
@@ -255,33 +268,9 @@ def backward_work(workers: int, sizes: Any, dx: Any, da0: Any) -> Any:
     return np.empty(size + CACHE_LINE // dx.itemsize, dx.dtype)
 
 
-def backward_types(dtype: types.Type) -> list[types.Type]:
-    """Types of sizes, batch, parameters (Wax, Waa), states (a, da) and outputs."""
-    matrix = array_out(dtype, 2, "C")
-    return [
-        *batch_types(dtype),
-        types.UniTuple(array_in(dtype, 2), 2),
-        types.UniTuple(array_in(dtype, 3), 2),
-        types.Tuple([*[array_out(dtype, 3, "A")] * 2, matrix, matrix, matrix]),
-    ]
-
-
-@entry(lambda dtype: types.void(*backward_types(dtype)))
-def backward(sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
-    """The backward pass in the thread that calls."""
-    sizes = Sizes(*sizes)
-    work = backward_work(1, sizes, outputs[0], outputs[1])
+@team_entry(backward_types, backward_worker)
+def backward(team, sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
+    """The backward pass; bit for bit the same for every number of workers."""
+    work = backward_work(team[0], Sizes(*sizes), outputs[0], outputs[1])
     counters = np.zeros(COUNTERS, np.int64)
-    backward_worker(0, 1, sizes, batch, parameters, states, outputs, work, counters)
-
-
-@entry(lambda dtype: types.void(types.int64, *backward_types(dtype)), parallel=True)
-def backward_parallel(workers, sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
-    """The backward pass shared by `workers` threads; bit for bit the same."""
-    sizes = Sizes(*sizes)
-    work = backward_work(workers, sizes, outputs[0], outputs[1])
-    counters = np.zeros(COUNTERS, np.int64)
-    for worker in prange(workers):
-        backward_worker(
-            np.int64(worker), workers, sizes, batch, parameters, states, outputs, work, counters
-        )  # fmt: skip
+    run_team(team, (team[0], sizes, batch, parameters, states, outputs, work, counters))

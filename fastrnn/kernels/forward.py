@@ -15,12 +15,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from . import stages
-from ._jit import array_in, array_out, entry, inlined, inner
+from ._jit import array_in, array_out, inlined, inner
 from .cell import activate, copy_out
 from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
+from .launch import run_team, team_entry, worker
 from .memory import CACHE_LINE, first_aligned, move, pointer_to
 from .output import softmax_rows
 from .panels import (
@@ -32,7 +33,7 @@ from .panels import (
     tiles_of,
     width_of,
 )
-from .schedule import COUNTERS, end, sharing, take
+from .schedule import COUNTERS, end, sharing, take, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
 
@@ -128,9 +129,19 @@ def forward_scratch(n_x: int, n_a: int, n_y: int, stride: int) -> int:
     return (2 * panels_of(n_a) + panels_of(n_x) + panels_of(n_y)) * stride
 
 
-@inner
-def forward_worker(worker, workers, sizes, batch, parameters, outputs, work, counters):  # type: ignore[no-untyped-def]
+def forward_types(dtype: types.Type) -> list[types.Type]:
+    """Types of sizes, batch, parameters (Wax, Waa, Wya, ba, by), outputs (a, y_pred)."""
+    return [
+        *batch_types(dtype),
+        types.UniTuple(array_in(dtype, 2), 5),
+        types.UniTuple(array_out(dtype, 3, "A"), 2),
+    ]
+
+
+@worker(lambda dtype: [types.int64, *forward_types(dtype), *work_types(dtype)])
+def forward_worker(number, workers, sizes, batch, parameters, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a forward pass."""
+    sizes = Sizes(*sizes)
     x, a0, order, active = batch
     Wax, Waa, Wya, ba, by = parameters
     a, y_pred = outputs
@@ -144,15 +155,15 @@ def forward_worker(worker, workers, sizes, batch, parameters, outputs, work, cou
     at_by = at_ba + tiles * width
     at_states = at_by + classes * width
     if sizes.blocks > 1:
-        at_states += worker * forward_scratch(n_x, n_a, n_y, stride)
+        at_states += number * forward_scratch(n_x, n_a, n_y, stride)
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
     ticket = take(counters)
     while ticket < workers:
-        pack_weights(Wax.T, ticket, workers, work, at_Wax, 0)
-        pack_weights(Waa.T, ticket, workers, work, at_Waa, 0)
-        pack_weights(Wya.T, ticket, workers, work, at_Wya, 0)
-        pack_weights(ba.T, ticket, workers, work, at_ba, 0)
+        pack_weights(Wax.T, ticket, workers, work, at_Wax, 0.0)
+        pack_weights(Waa.T, ticket, workers, work, at_Waa, 0.0)
+        pack_weights(Wya.T, ticket, workers, work, at_Wya, 0.0)
+        pack_weights(ba.T, ticket, workers, work, at_ba, 0.0)
         pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
         if sizes.clear:
             clear_padding(a, order, active, ticket, workers)
@@ -180,29 +191,9 @@ def forward_work(workers: int, sizes: Any, x: Any, a: Any, y_pred: Any) -> Any:
     return np.empty(weights + sets * scratch + CACHE_LINE // a.itemsize, a.dtype)
 
 
-def forward_types(dtype: types.Type) -> list[types.Type]:
-    """Types of sizes, batch, parameters (Wax, Waa, Wya, ba, by), outputs (a, y_pred)."""
-    return [
-        *batch_types(dtype),
-        types.UniTuple(array_in(dtype, 2), 5),
-        types.UniTuple(array_out(dtype, 3, "A"), 2),
-    ]
-
-
-@entry(lambda dtype: types.void(*forward_types(dtype)))
-def forward(sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
-    """The forward pass in the thread that calls."""
-    sizes = Sizes(*sizes)
-    work = forward_work(1, sizes, batch[0], outputs[0], outputs[1])
+@team_entry(forward_types, forward_worker)
+def forward(team, sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
+    """The forward pass; bit for bit the same for every number of workers."""
+    work = forward_work(team[0], Sizes(*sizes), batch[0], outputs[0], outputs[1])
     counters = np.zeros(COUNTERS, np.int64)
-    forward_worker(0, 1, sizes, batch, parameters, outputs, work, counters)
-
-
-@entry(lambda dtype: types.void(types.int64, *forward_types(dtype)), parallel=True)
-def forward_parallel(workers, sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
-    """The forward pass shared by `workers` threads; bit for bit the same."""
-    sizes = Sizes(*sizes)
-    work = forward_work(workers, sizes, batch[0], outputs[0], outputs[1])
-    counters = np.zeros(COUNTERS, np.int64)
-    for worker in prange(workers):
-        forward_worker(np.int64(worker), workers, sizes, batch, parameters, outputs, work, counters)
+    run_team(team, (team[0], sizes, batch, parameters, outputs, work, counters))

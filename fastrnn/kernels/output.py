@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, prange, types
+from numba import carray, types
 
 from ._jit import array_in, array_out, entry, inner
 from .activation import exp_and_sum, lanes_of, largest_of
 from .chunk import multiply_rows_of, share_of
+from .launch import run_team, team_entry, worker
 from .memory import CACHE_LINE, first_aligned, move, pointer_to
 from .panels import (
     add_outer,
@@ -84,11 +85,24 @@ def output_sizes(n_a: int, n_y: int, width: int) -> tuple[int, int, int]:
     )
 
 
-@inner
-def output_group(group, groups, scale, rows, layer, da, work, at, losses):  # type: ignore[no-untyped-def]
+def output_types(dtype: types.Type) -> list[types.Type]:
+    """Types of scale, rows (steps, samples, labels), layer, outputs (da, dWya, dby), losses."""
+    vector = array_in(types.int64, 1)
+    return [
+        dtype,
+        types.UniTuple(vector, 3),
+        types.Tuple([*[array_in(dtype, 3)] * 2, *[array_in(dtype, 2)] * 2]),
+        types.Tuple([array_out(dtype, 3, "A"), *[array_out(dtype, 2, "C")] * 2]),
+        array_out(types.float64, 1, "C"),
+    ]
+
+
+@worker(lambda dtype: [types.int64, *output_types(dtype), array_out(dtype, 1, "C")])
+def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # type: ignore[no-untyped-def]
     """A group of labelled rows: their part of the loss, of the weight gradients, and `da`."""
     steps, samples, labels = rows
     y_pred, a, Wya, by = layer
+    da, at = outputs[0], first_aligned(work)
     n_y, n_a, width = y_pred.shape[0], a.shape[0], width_of(da)
     stride = (CAPACITY + 1) * PANEL
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
@@ -153,39 +167,17 @@ def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
             dby[k, 0] += work[at + size_sums - height + k]
 
 
-def output_types(dtype: types.Type) -> list[types.Type]:
-    """Types of groups, scale, rows (steps, samples, labels), layer, outputs (da, dWya, dby)."""
-    vector = array_in(types.int64, 1)
-    return [
-        types.int64,
-        dtype,
-        types.UniTuple(vector, 3),
-        types.Tuple([*[array_in(dtype, 3)] * 2, *[array_in(dtype, 2)] * 2]),
-        types.Tuple([array_out(dtype, 3, "A"), *[array_out(dtype, 2, "C")] * 2]),
-        array_out(types.float64, 1, "C"),
-    ]
+@team_entry(output_types, output_worker)
+def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[no-untyped-def]
+    """Gradients of the output layer for the labelled rows; `losses`, one for each group.
 
-
-@entry(lambda dtype: types.void(*output_types(dtype)))
-def output_backward(groups, scale, rows, layer, outputs, losses):  # type: ignore[no-untyped-def]
-    """Gradients of the output layer for the labelled rows; `losses`, one for each group."""
+    The team has one worker for each group, and the sums are bit for bit the same for every
+    number of threads.
+    """
     da, dWya, dby = outputs
-    work = output_work(groups, layer, da, dWya)
-    at = first_aligned(work)
-    for group in range(groups):
-        output_group(group, groups, scale, rows, layer, da, work, at, losses)
-    sum_output_groups(groups, work, dWya, dby)
-
-
-@entry(lambda dtype: types.void(*output_types(dtype)), parallel=True)
-def output_backward_parallel(groups, scale, rows, layer, outputs, losses):  # type: ignore[no-untyped-def]
-    """The same, the groups shared by all threads; bit for bit the same."""
-    da, dWya, dby = outputs
-    work = output_work(groups, layer, da, dWya)
-    at = first_aligned(work)
-    for group in prange(groups):
-        output_group(np.int64(group), groups, scale, rows, layer, da, work, at, losses)
-    sum_output_groups(groups, work, dWya, dby)
+    work = output_work(team[0], layer, da, dWya)
+    run_team(team, (team[0], scale, rows, layer, outputs, losses, work))
+    sum_output_groups(team[0], work, dWya, dby)
 
 
 @entry(lambda dtype: types.void(array_in(dtype, 2), array_out(dtype, 2, "A")))

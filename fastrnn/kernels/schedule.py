@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import inlined, inner
+from numba import types
+
+from ._jit import array_out, inlined, inner
 from .memory import fetch_add, load_acquire, spin_pause, yield_processor
 from .stages import DONE, block_of, first_stage, next_stage
 
@@ -20,6 +22,11 @@ SPINS = 4000
 
 #: Places in the shared counters, a cache line apart.
 TAKEN, ENDED, COUNTERS = 0, 8, 16
+
+
+def work_types(dtype: types.Type) -> list[types.Type]:
+    """Types of what workers share beside their arguments: a workspace, and the counters."""
+    return [array_out(dtype, 1, "C"), array_out(types.int64, 1, "C")]
 
 
 @inner

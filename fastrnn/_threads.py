@@ -1,0 +1,62 @@
+"""Where threads may be used, and how a kernel gets them.
+
+Numba's threading layers differ in what they bear. GNU OpenMP kills a process that was forked from
+one with threads when it asks for threads of its own, and workqueue aborts the process when two
+threads ask for them at once. A kernel computes the same to the bit without threads, so it goes
+without in both cases.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numba
+import numpy as np
+
+from fastrnn.kernels.launch import TeamKernel, launch_address
+
+#: Held by whoever has the threads of a layer that serves one caller at a time.
+_one_caller = threading.Lock()
+
+_forked = False
+
+
+def _started() -> str:
+    """Name of the threading layer that has started its threads, or nothing."""
+    try:
+        name: str = numba.threading_layer()
+    except ValueError:
+        return ""
+    return name
+
+
+def _after_fork() -> None:
+    """Remember in a child that its threads stayed with its parent."""
+    global _forked
+    _forked = _forked or bool(_started())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def threads() -> int:
+    """How many threads a call may use."""
+    return 1 if _forked else numba.get_num_threads()
+
+
+def call(kernel: TeamKernel, dtype: np.dtype[Any], workers: int, *arguments: Any) -> None:
+    """Call a kernel, its workers in threads if there are several and that is safe."""
+    if workers == 1 or threads() == 1:
+        kernel(dtype, workers, 0, *arguments)
+    elif _started() != "workqueue":
+        kernel(dtype, workers, launch_address(), *arguments)
+    elif _one_caller.acquire(blocking=False):
+        try:
+            kernel(dtype, workers, launch_address(), *arguments)
+        finally:
+            _one_caller.release()
+    else:
+        kernel(dtype, workers, 0, *arguments)

@@ -1,0 +1,162 @@
+"""How the workers of a kernel are started: one after the other, or in Numba's threads.
+
+A worker is the part of a kernel that several threads run at once. Numba would compile the body of
+a `prange` four times over, and once more for a call without threads. So a worker is compiled on
+its own, once, and called through its address: by the kernel itself, or by `launch`, a parallel
+loop that knows nothing but addresses and therefore serves every kernel.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ._jit import Kernel
+
+_BYTES = ir.IntType(8).as_pointer()
+#: What `launch` calls, with a number and the address of what the kernel handed on.
+_CALL = ir.FunctionType(ir.VoidType(), [ir.IntType(64), _BYTES])
+_LAUNCH = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 3)
+
+#: A team: how many workers, the address of `launch` or 0, and the address of the worker.
+TEAM = types.UniTuple(types.int64, 3)
+
+
+@intrinsic
+def _call_at(typingctx: Any, function: Any, number: Any, context_address: Any) -> Any:
+    """Call the function at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function, number, address = arguments
+        callee = builder.inttoptr(function, _CALL.as_pointer())
+        builder.call(callee, [number, builder.inttoptr(address, _BYTES)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+def _launch(function, context, count):  # type: ignore[no-untyped-def]
+    """Call the function at an address with the numbers up to `count`, in Numba's threads."""
+    for number in prange(count):
+        _call_at(function, np.int64(number), context)
+
+
+_launch_kernel = Kernel(
+    _launch, lambda dtype: types.void(types.int64, types.int64, types.int64), parallel=True
+)
+
+
+def _address(kernel: Kernel, dtype: np.dtype[Any], symbol: str) -> int:
+    """Address of a compiled function under one of its names."""
+    (result,) = kernel.compile(dtype).overloads.values()
+    address: int = result.library.get_pointer_to_function(getattr(result.fndesc, symbol))
+    return address
+
+
+@functools.cache
+def launch_address() -> int:
+    """Address of `launch`; the first call compiles or loads it."""
+    return _address(_launch_kernel, np.dtype(np.int64), "llvm_cfunc_wrapper_name")
+
+
+def _emit_call(context: Any, builder: Any, closure_type: Any, argument_types: Any) -> Any:
+    """Emit the function that `launch` calls: `worker(number, *arguments)` with a closure's."""
+    name = builder.module.get_unique_name("fastrnn.call")
+    function = ir.Function(builder.module, _CALL, name)
+    function.linkage = "internal"
+    number, address = function.args
+    inside = ir.IRBuilder(function.append_basic_block("entry"))
+    closure = inside.bitcast(address, closure_type.as_pointer())
+    worker, _, arguments = (
+        inside.load(cgutils.gep_inbounds(inside, closure, 0, field)) for field in range(3)
+    )
+    worker_type = context.call_conv.get_function_type(types.void, argument_types)
+    status, _ = context.call_conv.call_function(
+        inside,
+        inside.inttoptr(worker, worker_type.as_pointer()),
+        types.void,
+        argument_types,
+        [number, *cgutils.unpack_tuple(inside, arguments)],
+    )
+    with inside.if_then(status.is_error):
+        failed = cgutils.gep_inbounds(inside, closure, 0, 1)
+        inside.store(ir.Constant(ir.IntType(64), 1), failed)
+    inside.ret_void()
+    return function
+
+
+@intrinsic
+def run_team(typingctx: Any, team: Any, arguments: Any) -> Any:
+    """Call the team's worker as `worker(number, *arguments)` for each number of the team."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        i64 = ir.IntType(64)
+        count, launch, worker = cgutils.unpack_tuple(builder, values[0], 3)
+        closure_type = ir.LiteralStructType([i64, i64, values[1].type])
+        closure = cgutils.alloca_once(builder, closure_type)
+        for field, value in enumerate((worker, ir.Constant(i64, 0), values[1])):
+            builder.store(value, cgutils.gep_inbounds(builder, closure, 0, field))
+        function = _emit_call(
+            context, builder, closure_type, (types.int64, *signature.args[1].types)
+        )
+        alone = builder.icmp_signed("==", launch, ir.Constant(i64, 0))
+        with builder.if_else(alone) as (serial, threads):
+            with serial, cgutils.for_range(builder, count) as loop:
+                builder.call(function, [loop.index, builder.bitcast(closure, _BYTES)])
+            with threads:
+                addresses = [builder.ptrtoint(value, i64) for value in (function, closure)]
+                builder.call(builder.inttoptr(launch, _LAUNCH.as_pointer()), [*addresses, count])
+        failed = builder.load(cgutils.gep_inbounds(builder, closure, 0, 1))
+        with cgutils.if_unlikely(builder, cgutils.is_true(builder, failed)):
+            context.call_conv.return_user_exc(builder, RuntimeError, ("a worker failed",))
+        return context.get_dummy_value()
+
+    return types.void(team, arguments), codegen
+
+
+class TeamKernel(Kernel):
+    """A kernel that runs its worker by `run_team`: `kernel(dtype, count, launch, *arguments)`."""
+
+    def __init__(
+        self, function: Callable[..., Any], signature: Callable[..., Any], worker: Kernel
+    ) -> None:
+        super().__init__(function, signature)
+        self.worker = worker
+        self.addresses: dict[np.dtype[Any], int] = {}
+
+    def __call__(self, dtype: np.dtype[Any], count: int, launch: int, *arguments: Any) -> Any:
+        """Call the kernel for `count` workers: threads, if the address `launch` is not 0."""
+        address = self.addresses.get(dtype)
+        if address is None:
+            address = self.addresses[dtype] = _address(self.worker, dtype, "llvm_func_name")
+        return super().__call__(dtype, (count, launch, address), *arguments)
+
+
+def worker(types_of: Callable[..., Any]) -> Callable[..., Kernel]:
+    """Make a function the worker of a `TeamKernel`.
+
+    Its first argument is its number; `types_of(dtype)` gives the types of the others.
+    """
+    return lambda function: Kernel(
+        function,
+        lambda dtype: types.void(types.int64, *types_of(dtype)),
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+    )
+
+
+def team_entry(types_of: Callable[..., Any], worker: Kernel) -> Callable[..., TeamKernel]:
+    """Make a function a `TeamKernel`.
+
+    Its first argument is the team; `types_of(dtype)` gives the types of the others.
+    """
+    return lambda function: TeamKernel(
+        function, lambda dtype: types.void(TEAM, *types_of(dtype)), worker
+    )
