@@ -1,10 +1,9 @@
-"""tanh and exp as plain arithmetic, one element or two vector registers of them at a time.
+"""tanh and exp as plain arithmetic, two vector registers at a time.
 
 Numba's own `tanh` and `exp` call the C library for each element. The two below are short chains of
 multiply-adds without a branch, a call or a table. Each is written once, for a `Number` that is a
-scalar or a vector in the code being made: LLVM vectorises a loop over `tanh(x)`, `tanh_in_place`
-and `exp_and_sum` use vectors outright, and all give the same bits, in whatever lane, loop body or
-remainder an element falls.
+scalar or a vector in the code being made, and gives the same bits for both, in whatever lane an
+element falls.
 
 tanh
     `|x| = n ln(2)/2 + h` with a whole `n` and `|h| <= ln(2)/4`. With `s = 2**n` the addition
@@ -51,7 +50,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -258,17 +257,6 @@ def exp_of(x: Number) -> Number:
     return exp_r * x.power_of_two(half) * x.power_of_two(other_half)
 
 
-def _scalar(x: Any, emit: Callable[[Number], Number]) -> Any:
-    """Type and code of an intrinsic that applies `emit` to a float."""
-    if not isinstance(x, types.Float):
-        return None
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return emit(Number(builder, arguments[0])).value
-
-    return x(x), codegen
-
-
 def _registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
     """Code of an intrinsic on the `lanes_of` elements at `pointer`, its first argument.
 
@@ -290,18 +278,6 @@ def _registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @intrinsic
-def tanh(typingctx: Any, x: Any) -> Any:
-    """`tanh` of a float32 or float64, in its own precision; called from compiled code."""
-    return _scalar(x, tanh_of)
-
-
-@intrinsic
-def exp(typingctx: Any, x: Any) -> Any:
-    """`exp` of a float32 or float64, in its own precision; called from compiled code."""
-    return _scalar(x, exp_of)
-
-
-@intrinsic
 def _tanh_registers(typingctx: Any, pointer: Any) -> Any:
     return types.void(pointer), _registers(pointer, lambda values: (tanh_of(values), None))
 
@@ -319,14 +295,9 @@ def lanes_of(typingctx: Any, pointer: Any) -> Any:
 
 @inner
 def tanh_in_place(pointer: Any, count: int) -> None:
-    """`tanh` of the `count` elements at `pointer`."""
-    lanes = lanes_of(pointer)
-    whole = count - count % lanes
-    for i in range(0, whole, lanes):
+    """`tanh` of the `count` elements at `pointer`, a multiple of `lanes_of`."""
+    for i in range(0, count, lanes_of(pointer)):
         _tanh_registers(move(pointer, i))
-    rest = carray(move(pointer, whole), (count - whole,))
-    for i in range(rest.size):
-        rest[i] = tanh(rest[i])
 
 
 @intrinsic
