@@ -59,11 +59,11 @@ def initialization(
     return sizes, np.random.default_rng(seed), found
 
 
-def arrays_to_update(name: str, arrays: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, Array]:
-    """Check that arrays, of keys with certain prefixes, can be updated in place; return them."""
+def arrays_to_update(name: str, arrays: Any, besides: Sequence[str] = ()) -> dict[str, Array]:
+    """Check that arrays, all but those of some keys, can be updated in place; return them."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"{name} must be a mapping of names to arrays, got {came(arrays)}")
-    chosen = {key: array for key, array in arrays.items() if str(key).startswith(prefixes)}
+    chosen = {key: array for key, array in arrays.items() if key not in besides}
     for key, array in chosen.items():
         if not isinstance(array, np.ndarray) or array.dtype not in (FLOAT32, FLOAT64):
             raise TypeError(
@@ -80,7 +80,10 @@ def parameters_like(
     parameters: Mapping[str, Any], layout: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 ) -> dict[str, Array]:
     """Check that parameters still have the shapes and dtypes that they had before."""
-    arrays = arrays_to_update("parameters", {name: parameters.get(name) for name in layout})
+    missing = [repr(name) for name in layout if name not in parameters]
+    if missing:
+        raise ValueError(f"parameters must have the keys of before, got no {', '.join(missing)}")
+    arrays = arrays_to_update("parameters", {name: parameters[name] for name in layout})
     for name, array in arrays.items():
         shape, dtype = layout[name]
         if array.shape != shape or array.dtype != dtype:
@@ -104,13 +107,17 @@ def gradients_by_parameter(
             f"gradients must have keys of {', '.join((*names, *ignored))}, "
             f"got {', '.join(map(repr, unknown))}"
         )
-    return {
-        names[key]: floating(
-            f"gradients[{key!r}]", value, parameters[names[key]].shape, parameters[names[key]].dtype
-        )
-        for key, value in gradients.items()
-        if key not in ignored
-    }
+    checked = {}
+    for key, value in gradients.items():
+        if key in names:
+            name = names[key]
+            like, parameter = f"parameters[{name!r}]", parameters[name]
+            array = floating(f"gradients[{key!r}]", value, parameter.shape, parameter.dtype, like)
+            # One that is part of another parameter would change before its turn.
+            others = (other for key, other in parameters.items() if key != name)
+            shared = any(np.may_share_memory(array, other) for other in others)
+            checked[name] = array.copy() if shared else array
+    return checked
 
 
 def state_arrays(state: Any, like: Mapping[str, Array]) -> dict[str, Array]:
@@ -127,6 +134,6 @@ def state_arrays(state: Any, like: Mapping[str, Array]) -> dict[str, Array]:
             raise TypeError(f"state[{key!r}] must be {like[key].dtype}, got {came(array)}")
         if array.shape != like[key].shape:
             raise ValueError(f"state[{key!r}] must have shape {like[key].shape}, got {array.shape}")
-        if array.dtype.kind == "i" and array.min(initial=0) < 0:
+        if (array.dtype.kind == "i" or key.endswith("square")) and array.min(initial=0) < 0:
             raise ValueError(f"state[{key!r}] must be 0 or more, got {array}")
     return arrays

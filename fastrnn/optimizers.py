@@ -30,8 +30,9 @@ def clip_gradients(gradients: Mapping[str, Array], max_norm: float) -> float:
     Parameters
     ----------
     gradients : dict of ndarray
-        The arrays whose keys begin with ``dW`` or ``db`` count and are scaled; they are float32 or
-        float64, of any shape. All others, such as ``da``, ``dx`` and ``da0``, are left alone.
+        Arrays of float32 or float64, of any shape, which count and are scaled. Those of
+        ``da``, ``dx``, ``da0``, ``dxt`` and ``da_prev`` are left alone: they are no gradients of
+        parameters.
     max_norm : float
         Above 0. With ``inf`` nothing is scaled, only measured.
 
@@ -62,8 +63,8 @@ def clip_gradients(gradients: Mapping[str, Array], max_norm: float) -> float:
     {'dWax': 0.6, 'dba': 0.8, 'da0': 5.0}
     """
     limit = _check_training.norm_limit("max_norm", max_norm)
-    chosen = _check_training.arrays_to_update("gradients", gradients, prefixes=("dW", "db"))
-    arrays = list(chosen.values())
+    chosen = _check_training.arrays_to_update("gradients", gradients, besides=_OF_NO_PARAMETER)
+    arrays = list({id(array): array for array in chosen.values()}.values())
 
     with np.errstate(all="ignore"):
         norm = _global_norm(arrays)
@@ -118,16 +119,16 @@ class _Optimizer:
         gradients : mapping of array_like
             ``dWax`` for the parameter ``Wax``, and so on, of the parameter's shape; converted to
             its dtype. A parameter without a gradient is left alone. The keys ``da``, ``dx``,
-            ``da0``, ``dxt`` and ``da_prev`` are ignored.
+            ``da0``, ``dxt`` and ``da_prev`` are ignored, unless there is a parameter ``a0`` or so.
 
         Raises
         ------
         ValueError
             If any other key belongs to no parameter, or a gradient's shape is not the parameter's.
-            If a hyper-parameter was set out of its range, or a parameter was made read-only or
-            replaced by one of another shape or dtype.
+            If a hyper-parameter was set out of its range, or a parameter was taken away, made
+            read-only or replaced by one of another shape or dtype.
         TypeError
-            If a gradient is not an array of real numbers, or a parameter was taken away.
+            If a gradient is not an array of real numbers.
 
         Notes
         -----
