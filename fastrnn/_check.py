@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._conform import (
+    KEYS,
     SHAPES,
     Array,
     Sizes,
@@ -95,13 +96,15 @@ def parameter_arrays(
     return conform({}, weights, sizes, dtype)[1]
 
 
-def floating(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Check an array, such as ``da``, whose shape and dtype are those of a forward pass."""
+def floating(
+    name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], like: str
+) -> Array:
+    """Check an array, such as ``da``, whose shape and dtype are those of what `like` names."""
     array: Array = value if type(value) is np.ndarray else plain(name, value)
     if array.dtype != dtype:
         numeric(name, value)
     if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+        raise ValueError(f"{name} must have shape {shape} as {like}, got {array.shape}")
     return convert(array, dtype)
 
 
@@ -122,7 +125,7 @@ def softmax_argument(x: Any) -> Array:
 
 
 def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDArray[np.int64]:
-    """Check true lengths: m whole numbers in 0..T, as int64; an int64 array is returned itself."""
+    """Check true lengths: m whole numbers in 0..T; return them as a new int64 array."""
     if isinstance(seq_lengths, (list, tuple)):
         given: Sequence[Any] = seq_lengths
         # Item by item, because np.array([True, 2]) hides the boolean.
@@ -134,13 +137,13 @@ def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDAr
 
     array = plain(name, seq_lengths)
     if array.dtype.kind not in "iuf":
-        shown = seq_lengths if array.dtype == object else array
+        shown = array if array.dtype != object and array.ndim else seq_lengths
         raise TypeError(f"{name} must hold whole numbers, got {came(shown)}")
     if array.ndim != 1:
         raise ValueError(f"{name} must have shape ({m},), one for each sample, got {array.shape}")
     if array.dtype.kind == "f":
         return lengths(array.tolist(), m, T, name)
-    numbers = array.astype(np.int64, copy=False)
+    numbers = array.astype(np.int64)  # a copy, or they could be changed before the backward pass
     # Read as unsigned, a negative number is larger than any T.
     if len(numbers) != m or (m and np.maximum.reduce(numbers.view(np.uint64)) > T):
         _refuse_lengths(name, array.tolist(), m, T)
@@ -170,7 +173,7 @@ def labels(
             raise TypeError("labels must be integers, got a boolean among them")
         array = array if given else array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        shown = labels if array.dtype == object else array
+        shown = array if array.dtype != object and array.ndim else labels
         raise TypeError(f"labels must be integers, got {came(shown)}")
     if array.shape not in ((m, T), (m,)):
         raise ValueError(f"labels must have shape {(m, T)} or {(m,)}, got {array.shape}")
@@ -217,8 +220,11 @@ def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64]]:
     dtype = None if longest else computing_dtype([x])
     steps: list[Step] = []
     for t, entry in enumerate(step_caches):
-        steps.append(_step(f"caches[0][{t}]", entry, L > t, sizes, dtype))
-        dtype = steps[0].xt.dtype
+        step = _step(f"caches[0][{t}]", entry, L > t, sizes, dtype)
+        if steps:
+            _follows(f"caches[0][{t}][0]", step, steps[-1])
+        steps.append(step)
+        dtype = step.xt.dtype
     assert dtype is not None
     return steps, convert(x, dtype), L
 
@@ -258,6 +264,18 @@ def _step(
     return Step(arrays[0], arrays[1], arrays[2], weights, mask)
 
 
+def _follows(name: str, step: Step, before: Step) -> None:
+    """Check that a step starts from the states of the one before, with the same parameters."""
+    active = step.active_batch[before.active_batch]
+    if not np.array_equal(step.a_prev, before.a_next[:, active], equal_nan=True):
+        raise ValueError(f"{name}: a_prev must be a_next of the step before, got other numbers")
+    for key, now, then in zip(KEYS, step.weights, before.weights, strict=True):
+        if now is not then and not np.array_equal(now, then, equal_nan=True):
+            raise ValueError(
+                f"{name}: parameters[{key!r}] must be that of the step before, got other numbers"
+            )
+
+
 def padding_arguments(
     sequences: Any, max_len: Any, padding_value: Any
 ) -> tuple[list[Array], list[int], int, float, np.dtype[Any]]:
@@ -287,6 +305,9 @@ def padding_arguments(
         max_len = longest
     elif integer("max_len", max_len) < longest:
         raise ValueError(f"max_len must be at least {longest}, the longest T_i, got {max_len}")
+    size = len(arrays[0]) * len(arrays) * int(max_len) * dtype.itemsize
+    if size > np.iinfo(np.intp).max:
+        raise ValueError(f"max_len must leave room to address the result, got {max_len}")
     return arrays, steps, int(max_len), real_number("padding_value", padding_value), dtype
 
 

@@ -152,7 +152,8 @@ def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:
 
 def plain(name: str, value: Any) -> Array:
     """Make a plain array of anything but a masked array, as yet of any dtype."""
-    if isinstance(value, np.ma.MaskedArray):
+    items = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(item, np.ma.MaskedArray) for item in items):
         raise TypeError(f"{name} must be an ordinary array, got a masked array")
     try:
         return np.asarray(value)
@@ -172,7 +173,7 @@ def numeric(name: str, value: Any) -> Array:
     if array.dtype.kind not in "iub" and array.dtype.char not in "efd":
         raise TypeError(
             f"{name} must be an array of float64, float32, float16 or integers, "
-            f"got {came(value if array.dtype == object else array)}"
+            f"got {came(array if array.dtype != object and array.ndim else value)}"
         )
     return array
 

@@ -17,6 +17,9 @@ import numpy as np
 
 from fastrnn.kernels.launch import TeamKernel, launch_address
 
+#: Multiply-adds of a call below which one thread is faster than several.
+SERIAL_WORK = 4_000_000
+
 #: Held by whoever has the threads of a layer that serves one caller at a time.
 _one_caller = threading.Lock()
 
@@ -47,9 +50,11 @@ def threads() -> int:
     return 1 if _forked else numba.get_num_threads()
 
 
-def call(kernel: TeamKernel, dtype: np.dtype[Any], workers: int, *arguments: Any) -> None:
-    """Call a kernel, its workers in threads if there are several and that is safe."""
-    if workers == 1 or threads() == 1:
+def call(
+    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, *arguments: Any, alone: bool = False
+) -> None:
+    """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for."""
+    if alone or workers == 1 or threads() == 1:
         kernel(dtype, workers, 0, *arguments)
     elif _started() != "workqueue":
         kernel(dtype, workers, launch_address(), *arguments)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import _check
+from fastrnn._conform import KEYS
 from fastrnn.sequences import Ragged
 
 Array = NDArray[np.floating[Any]]
@@ -19,14 +20,15 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
     """One entry for each step that ran: ``((a_next, a_prev, xt, parameters), active_batch)``.
 
     An entry holds the columns of the samples that are active at its step, and is made when it is
-    asked for. Nothing is copied before that: the object refers to the arrays of the forward pass.
+    asked for. Nothing is copied before that: the object holds views of the arrays of the forward
+    pass, whose shapes and dtypes stay what they were even if somebody sets those of the arrays.
 
     Attributes
     ----------
     x : ndarray, shape (n_x, m, T)
     a0 : ndarray, shape (n_a, m)
     a : ndarray, shape (n_a, m, T)
-    parameters : mapping of the weights
+    passed_parameters : mapping of the weights, as it was passed
     plan : the plan of the ragged batch
     passed : ``x`` and ``seq_lengths`` as they were passed
     n_y : int, the number of classes
@@ -42,13 +44,21 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
         passed: tuple[Any, Any],
         n_y: int,
     ) -> None:
-        self.x = x
-        self.a0 = a0
-        self.a = a
-        self.parameters = parameters
+        self.x = x.view()
+        self.a0 = a0.view()
+        self.a = a.view()
+        self.passed_parameters = parameters
         self.plan = plan
         self.passed = passed
         self.n_y = n_y
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The parameters as they were passed, or arrays of them if they were nested lists."""
+        passed = self.passed_parameters
+        if all(isinstance(passed[name], np.ndarray) for name in KEYS):
+            return passed
+        return {name: np.asarray(passed[name]) for name in KEYS}
 
     def __len__(self) -> int:
         """Steps that ran: the largest length."""
@@ -90,7 +100,7 @@ def forward_pass_of(caches: Any) -> Pass:
     if x is not steps.passed[0] or seq_lengths is not steps.passed[1]:
         return _from_plain(caches)  # put together by hand: look at every entry
     x, a0, a, plan = steps.x, steps.a0, steps.a, steps.plan
-    weights = _check.parameter_arrays(steps.parameters, len(x), len(a), steps.n_y, a.dtype)
+    weights = _check.parameter_arrays(steps.passed_parameters, len(x), len(a), steps.n_y, a.dtype)
     if a.strides[0] != a.itemsize:  # copies may have come in another order
         a = np.asfortranarray(a)
     return Pass(x, a0, a, weights, plan)

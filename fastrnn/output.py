@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn import _check
-from fastrnn._threads import call
+from fastrnn import _check, _threads
 from fastrnn.caches import forward_pass_of
 from fastrnn.kernels import output as kernels
 
@@ -59,7 +58,7 @@ def output_backward(
     Parameters
     ----------
     y_pred : array_like, shape (n_y, m, T)
-        Predictions of `rnn_forward`.
+        Predictions of `rnn_forward`, taken as they are: other numbers give another loss.
     labels : array_like of int, shape (m, T) or (m,)
         Classes 0 to ``n_y - 1``, and -1 where there is none. With shape (m,), one label for each
         sequence, which belongs to its last true step. Labels at steps at or past the true length
@@ -99,7 +98,8 @@ def output_backward(
     _, _, a, weights, plan = forward_pass_of(caches)
     _, _, Wya, _, by = weights
     n_a, m, T = a.shape
-    y_pred = _check.floating("y_pred", y_pred, (len(by), m, T), a.dtype)
+    shape = len(by), m, T
+    y_pred = _check.floating("y_pred", y_pred, shape, a.dtype, "y_pred of the forward pass")
     labels = _check.labels(labels, m, T, len(by), plan.lengths)
     mean = _check.choice("reduction", reduction, ("mean", "sum")) == "mean"
 
@@ -123,5 +123,6 @@ def output_backward(
     rows = steps, samples, chosen
     outputs = tuple(gradients.values())
     arguments = a.dtype.type(scale), rows, (y_pred, a, Wya, by), outputs, losses
-    call(kernels.output_backward, a.dtype, groups, *arguments)
+    alone = 2 * len(steps) * n_a * len(by) < _threads.SERIAL_WORK
+    _threads.call(kernels.output_backward, a.dtype, groups, *arguments, alone=alone)
     return float(losses.sum()) * scale, gradients

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn import _check
+from fastrnn import _check, _threads
 from fastrnn._conform import Weights
-from fastrnn._threads import call, threads
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
 from fastrnn.kernels import backward, forward
 from fastrnn.sequences import Ragged
@@ -27,8 +26,8 @@ _BLOCK, _SMALLEST_BLOCK, _FEWEST_BLOCKS, _GROUPS = 48, 16, 8, 16
 _BLOCK_UNITS, _MANY_UNITS, _MANY = 64, 224, 512
 #: Rows of a chunk: with many blocks its buffers share the second cache level with the weights.
 _CHUNK_IN_BLOCK, _CHUNK = 128, 256
-#: Multiply-adds below which one thread is faster than several: of a call, and of a step.
-_SERIAL_WORK, _SERIAL_STEP = 4_000_000, 60_000
+#: Multiply-adds of a step below which one thread is faster than several.
+_SERIAL_STEP = 60_000
 
 #: Bytes from which an allocation is fresh memory: the largest threshold of the C library.
 _LAZY_BYTES = 1 << 25
@@ -46,9 +45,9 @@ def _sizes_and_workers(
     else:
         sizes = 1, 1, max(m, min(_CHUNK, total), 1), clear
         small = m * n_a * n_a < _SERIAL_STEP
-    if small or total * n_a * (n_x + n_a + n_y) < _SERIAL_WORK:
+    if small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK:
         return sizes, 1
-    return sizes, threads()
+    return sizes, _threads.threads()
 
 
 def _allocator(largest: int) -> tuple[Callable[..., Array], int]:
@@ -68,7 +67,7 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     y_pred = allocate((n_y, m, T), x.dtype, order="F")
     sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
-    call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
+    _threads.call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
 
 
@@ -174,7 +173,7 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     x, a0, a, weights, plan = forward_pass_of(caches)
     n_x, m, T = x.shape
     n_a = len(a)
-    da = _check.floating("da", da, (n_a, m, T), a.dtype)
+    da = _check.floating("da", da, (n_a, m, T), a.dtype, "a of the forward pass")
     allocate, clear = _allocator(x.nbytes)
     dx = allocate((n_x, m, T), a.dtype, order="F")
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
@@ -182,7 +181,7 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     outputs = dx, da0, dWax, dWaa, dba
-    call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
+    _threads.call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
     return {"dx": dx, "da0": da0[:, :, 0], "dWax": dWax, "dWaa": dWaa, "dba": dba}
 
 
@@ -267,7 +266,7 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     a = a_next[:, :, np.newaxis]
     x = xt[:, :, np.newaxis]
     steps = StepCaches(x, a_prev, a, parameters, plan, (x, plan.lengths), len(weights[4]))
-    da = _check.floating("da_next", da_next, a_next.shape, a.dtype)
+    da = _check.floating("da_next", da_next, a_next.shape, a.dtype, "a_next in the cache")
     gradients = rnn_backward(da[:, :, np.newaxis], (steps, x, plan.lengths))
     return {"dxt": gradients.pop("dx")[:, :, 0], "da_prev": gradients.pop("da0"), **gradients}
 

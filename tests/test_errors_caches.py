@@ -106,7 +106,7 @@ CACHES = "(step_caches, x, seq_lengths)"
         (
             at(0, 5, 0, 2, become("x")),
             TypeError,
-            "caches[0][5][0]: xt must be an array ...got ...<U1",
+            "caches[0][5][0]: xt must be an array ...got 'x' of type str",
         ),
         (
             at(0, 1, 0, 3, without("Wax")),
@@ -114,6 +114,16 @@ CACHES = "(step_caches, x, seq_lengths)"
             "caches[0][1][0]: parameters must have the keys ...named Wax",
         ),
         (at(0, 1, 0, 3, put("Waa", wider)), ValueError, "caches[0][1][0]: Waa must ...got (4, 5)"),
+        (
+            at(0, 1, 0, 3, put("by", lambda by: by + 1)),
+            ValueError,
+            "caches[0][1][0]: parameters['by'] must be that of the step before, got other numbers",
+        ),
+        (
+            at(0, 3, 0, 1, lambda a: a + 1),
+            ValueError,
+            "caches[0][3][0]: a_prev must be a_next of the step before, got other numbers",
+        ),
     ],
 )
 @makers_of_caches
@@ -151,6 +161,7 @@ def test_the_cache_of_the_other_function(maker):
         (np.zeros(5, complex), TypeError, "be integers, got an array of dtype complex128"),
         (np.zeros(5, object), TypeError, "be integers, got an array of dtype object"),
         (masked(np.zeros(5, int)), TypeError, "be an ordinary array, got a masked array"),
+        ([masked(np.zeros(6, int))] * 5, TypeError, "be an ordinary array, got a masked array"),
         (None, TypeError, "be integers, got an object of type NoneType"),
         ([[0, 1], [0]], ValueError, "be an array or evenly nested lists, got ...list"),
     ],

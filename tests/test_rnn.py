@@ -104,8 +104,8 @@ def test_backward_against_central_differences(name):
 @pytest.mark.parametrize("shape", [ragged_batch().shape, *LARGE])
 def test_bits_do_not_depend_on_the_call_nor_on_the_threads(shape, dtype, monkeypatch):
     # Several threads take part whatever the size.
-    for name in ("_SERIAL_WORK", "_SERIAL_STEP"):
-        monkeypatch.setattr(f"fastrnn.rnn.{name}", 0)
+    for name in ("_threads.SERIAL_WORK", "rnn._SERIAL_STEP"):
+        monkeypatch.setattr(f"fastrnn.{name}", 0)
     batch = make_batch(rng(0), *shape, dtype)
     da = make_cotangent(rng(1), batch)
     assert_same_bits(lambda: run(fastrnn, batch, da))

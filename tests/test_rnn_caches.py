@@ -116,3 +116,41 @@ def test_changed_parameters_by_the_chain_rule():
         batch.parameters[key][...] = -2 * batch.parameters[key] + 0.1
     da = make_cotangent(rng(1), batch)
     assert_close(fastrnn.rnn_backward(da, caches), reference.rnn_backward(da, ref_caches), 1e-10)
+
+
+def reshaped(array):
+    array.shape = array.shape[::-1]
+
+
+def retyped(array):
+    array.dtype = np.int64
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("x", reshaped), ("x", retyped), ("a0", reshaped), ("a0", retyped), ("a", retyped)],
+)
+def test_arrays_that_get_another_shape_or_dtype_leave_caches_alone(name, change):
+    batch = ragged_batch()
+    a, y_pred, caches = fastrnn.rnn_forward(*batch)
+    ref = gradients(fastrnn, batch, y_pred, caches)
+    change({"x": batch.x, "a0": batch.a0, "a": a}[name])
+    assert_equal(gradients(fastrnn, ragged_batch(), y_pred, caches), ref)
+
+
+def test_lengths_that_change_leave_caches_alone():
+    batch = ragged_batch()
+    lengths = np.array(LENGTHS)
+    _, y_pred, caches = fastrnn.rnn_forward(*batch.replaced(seq_lengths=lengths))
+    ref = gradients(fastrnn, batch, y_pred, caches)
+    lengths[:] = 10**6
+    assert_equal(gradients(fastrnn, batch, y_pred, caches), ref)
+
+
+def test_the_reference_takes_caches_of_nested_lists():
+    batch = ragged_batch()
+    parameters = {name: array.tolist() for name, array in batch.parameters.items()}
+    _, y_pred, caches = fastrnn.rnn_forward(batch.x, batch.a0, parameters, LENGTHS)
+    ref = gradients(fastrnn, batch, y_pred, caches)
+    for name, comp in gradients(reference, batch, y_pred, caches).items():
+        assert_allclose(comp, ref[name], rtol=1e-12, atol=1e-12)
