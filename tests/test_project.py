@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import pkgutil
 import subprocess
 import sys
@@ -165,3 +166,12 @@ def test_import_compiles_nothing():
     kernels, compiled = map(int, run.stdout.split())
     assert kernels > 0
     assert compiled == 0
+
+
+def test_without_a_compiler_the_error_says_so():
+    code = "import fastrnn; fastrnn.softmax([[1.0]])"
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "RuntimeError: the kernels need Numba's compiler, which NUMBA_DISABLE_JIT" in run.stderr

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import from_dtype, njit, types
+from numba import config, from_dtype, njit, types
 from numba.core.caching import FunctionCache
 
 
@@ -30,6 +30,8 @@ def inner(function: Callable[..., Any]) -> Any:
     dispatcher = njit(
         error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
     )(function)
+    if config.DISABLE_JIT:
+        return dispatcher  # the function itself; `Kernel` says why it is of no use
     template_for = dispatcher.get_call_template
     # Numba would compile one more copy for every constant that some caller passes.
     dispatcher.get_call_template = lambda args, kws: template_for(
@@ -113,6 +115,11 @@ class Kernel:
         """Compile the function for a dtype, or load it."""
         with self._lock:
             if dtype not in self.compiled:
+                if config.DISABLE_JIT:
+                    raise RuntimeError(
+                        "the kernels need Numba's compiler, which NUMBA_DISABLE_JIT switches off; "
+                        "fastrnn.reference computes the same without it"
+                    )
                 dispatcher = njit(error_model="numpy", nogil=True, **self.options)(self.function)
                 # No directory that can be written is no error: then every process compiles.
                 with contextlib.suppress(RuntimeError, OSError):
