@@ -54,6 +54,28 @@ def move(typingctx: Any, pointer: Any, count: Any) -> Any:
     )
 
 
+@intrinsic
+def copy(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+    """Copy `count` elements from one pointer to another."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        cgutils.raw_memcpy(builder, *arguments, signature.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(target, source, types.intp), codegen
+
+
+@intrinsic
+def on_stack(typingctx: Any, pointer: Any, count: Any) -> Any:
+    """Pointer to `count` elements, a constant, of the type of another pointer's."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        element = context.get_value_type(signature.return_type.dtype)
+        return cgutils.alloca_once(builder, element, size=count.literal_value)
+
+    return (pointer(pointer, count), codegen) if isinstance(count, types.IntegerLiteral) else None
+
+
 def _prefetch(write: int) -> Any:
     @intrinsic
     def prefetch(typingctx: Any, pointer: Any) -> Any:

@@ -15,7 +15,7 @@ from ._jit import array_in, array_out, entry, inner
 from .activation import exp_and_sum, lanes_of, largest_of
 from .chunk import multiply_rows_of, share_of
 from .launch import run_team, team_entry, worker
-from .memory import CACHE_LINE, first_aligned, move, pointer_to
+from .memory import CACHE_LINE, first_aligned, move, on_stack, pointer_to
 from .panels import (
     add_outer,
     pack_rows,
@@ -46,17 +46,26 @@ def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
     """
     width = lanes_of(panels)
     tiles = tiles_of(n_y, width)
-    for i in range(rows):
-        largest = carray(move(panels, i * PANEL), (1,))[0]
-        for j in range(tiles):
-            largest = largest_of(tile_at(panels, stride, i, j * width), largest)
-        total = 0 * largest
-        for j in range(tiles):
-            total += exp_and_sum(tile_at(panels, stride, i, j * width), largest)
-        for j in range(tiles):
-            values = carray(tile_at(panels, stride, i, j * width), (width,))
-            for c in range(width):
-                values[c] /= total
+    # Of several rows in turn: each waits long for its largest, and then for its sum.
+    numbers = carray(on_stack(panels, 8), (8,))
+    for first in range(0, rows, 8):
+        last = min(first + 8, rows)
+        for i in range(first, last):
+            largest = carray(move(panels, i * PANEL), (1,))[0]
+            for j in range(tiles):
+                largest = largest_of(tile_at(panels, stride, i, j * width), largest)
+            numbers[i - first] = largest
+        for i in range(first, last):
+            largest = numbers[i - first]
+            total = 0 * largest
+            for j in range(tiles):
+                total += exp_and_sum(tile_at(panels, stride, i, j * width), largest)
+            numbers[i - first] = total
+        for i in range(first, last):
+            for j in range(tiles):
+                values = carray(tile_at(panels, stride, i, j * width), (width,))
+                for c in range(width):
+                    values[c] /= numbers[i - first]
 
 
 @inner

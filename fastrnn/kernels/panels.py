@@ -7,7 +7,7 @@ from typing import Any
 from numba import carray
 
 from ._jit import inner
-from .memory import CACHE_LINE, move, pointer_into, prefetch_to_read, prefetch_to_write
+from .memory import CACHE_LINE, copy, move, pointer_into, prefetch_to_read, prefetch_to_write
 from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
 
 #: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
@@ -88,12 +88,14 @@ def pack_rows(
         if contiguous and lo + i + AHEAD < hi:
             prefetch_row(prefetch_to_read, source, order[lo + i + AHEAD], t)
         for p in range(panels_of(columns)):
-            out = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
+            out_at = move(panels, p * stride + (row + i) * PANEL)
+            out = carray(out_at, (PANEL,))
             used = PANEL if p < whole else columns - whole * PANEL
             if contiguous and used == PANEL:
-                values = carray(pointer_into(source, p * PANEL, sample, t), (PANEL,))
-                for c in range(PANEL):
-                    out[c] = values[c]
+                copy(out_at, pointer_into(source, p * PANEL, sample, t), PANEL)
+            elif contiguous:
+                out[:] = 0
+                copy(out_at, pointer_into(source, p * PANEL, sample, t), used)
             else:
                 for c in range(used):
                     out[c] = source[p * PANEL + c, sample, t]
@@ -113,15 +115,12 @@ def unpack_rows(
         if lo + i + AHEAD < hi:
             prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t)
         for p in range(panels_of(columns)):
-            values = carray(move(panels, p * stride + (row + i) * PANEL), (PANEL,))
-            used = PANEL if p < whole else columns - whole * PANEL
-            out = carray(pointer_into(target, p * PANEL, sample, t), (used,))
-            if used == PANEL:
-                for c in range(PANEL):
-                    out[c] = values[c]
+            values = move(panels, p * stride + (row + i) * PANEL)
+            out = pointer_into(target, p * PANEL, sample, t)
+            if p < whole:
+                copy(out, values, PANEL)
             else:
-                for c in range(used):
-                    out[c] = values[c]
+                copy(out, values, columns - whole * PANEL)
 
 
 @inner
