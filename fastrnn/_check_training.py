@@ -15,6 +15,9 @@ import numpy as np
 from fastrnn._check import dimension, floating, real_number
 from fastrnn._conform import FLOAT32, FLOAT64, Array, came, plain
 
+#: Steps that no training takes: from here on a count could leave the range of int64.
+_MANY = 2**62
+
 
 def non_negative_number(name: str, value: Any) -> float:
     """Check a finite number of 0 or more."""
@@ -134,6 +137,11 @@ def state_arrays(state: Any, like: Mapping[str, Array]) -> dict[str, Array]:
             raise TypeError(f"state[{key!r}] must be {like[key].dtype}, got {came(array)}")
         if array.shape != like[key].shape:
             raise ValueError(f"state[{key!r}] must have shape {like[key].shape}, got {array.shape}")
-        if (array.dtype.kind == "i" or key.endswith("square")) and array.min(initial=0) < 0:
+        if key.endswith("square") and array.min(initial=0) < 0:
             raise ValueError(f"state[{key!r}] must be 0 or more, got {array}")
+        if (
+            array.dtype.kind == "i"
+            and not 0 <= array.min(initial=0) <= array.max(initial=0) < _MANY
+        ):
+            raise ValueError(f"state[{key!r}] must be 0 or more and below {_MANY}, got {array}")
     return arrays

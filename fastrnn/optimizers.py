@@ -138,10 +138,12 @@ class _Optimizer:
         self._check_hyper_parameters(vars(self))
         parameters = _check_training.parameters_like(self._parameters, self._layout)
         pairs = _check_training.gradients_by_parameter(gradients, parameters, _OF_NO_PARAMETER)
-        # An overflow must not stop this half-way where warnings are errors.
+        # Neither may this stop half-way: memory is allocated before, and an overflow is no error
+        # where warnings are.
+        work = {name: np.empty_like(parameters[name]) for name in pairs}
         with np.errstate(all="ignore"):
             for name, gradient in pairs.items():
-                self._update(parameters[name], gradient, self._memory[name])
+                self._update(parameters[name], gradient, self._memory[name], work[name])
 
     def state_dict(self) -> dict[str, Array]:
         """Copy all that another optimizer needs to go on from here as this one would.
@@ -194,8 +196,13 @@ class _Optimizer:
         """Return what there is to know of a parameter before the first step."""
         raise NotImplementedError
 
-    def _update(self, parameter: Array, gradient: Array, memory: dict[str, Array]) -> None:
-        """Change a parameter, and what is remembered of it, in place."""
+    def _update(
+        self, parameter: Array, gradient: Array, memory: dict[str, Array], work: Array
+    ) -> None:
+        """Change a parameter, and what is remembered of it, in place; allocate nothing.
+
+        `work` is an array like the parameter, for anything.
+        """
         raise NotImplementedError
 
 
@@ -254,13 +261,16 @@ class SGD(_Optimizer):
     def _remember(parameter: Array) -> dict[str, Array]:
         return {"velocity": np.zeros_like(parameter)}
 
-    def _update(self, parameter: Array, gradient: Array, memory: dict[str, Array]) -> None:
+    def _update(
+        self, parameter: Array, gradient: Array, memory: dict[str, Array], work: Array
+    ) -> None:
         if self.momentum:
             velocity = memory["velocity"]
             velocity *= float(self.momentum)
             velocity += gradient
             gradient = velocity
-        parameter -= np.multiply(gradient, float(self.learning_rate))
+        np.multiply(gradient, float(self.learning_rate), out=work)
+        parameter -= work
 
 
 class Adam(_Optimizer):
@@ -338,14 +348,15 @@ class Adam(_Optimizer):
             "steps": np.zeros((), np.int64),
         }
 
-    def _update(self, parameter: Array, gradient: Array, memory: dict[str, Array]) -> None:
+    def _update(
+        self, parameter: Array, gradient: Array, memory: dict[str, Array], work: Array
+    ) -> None:
         mean, mean_square = memory["mean"], memory["mean_square"]
         beta1, beta2 = float(self.beta1), float(self.beta2)
         memory["steps"] += 1
         steps = int(memory["steps"])
         unbiased = 1 - beta1**steps
         unbiased_root = math.sqrt(1 - beta2**steps)
-        work = np.empty_like(parameter)
 
         np.multiply(gradient, 1 - beta1, out=work)
         mean *= beta1

@@ -445,7 +445,7 @@ def test_state_of_another_kind():
         optimizer.load_state_dict(list(ref))
     with pytest.raises(ValueError, match=r"got no beta1, .*'momentum'"):
         optimizer.load_state_dict(SGD(draw(0), 0.1).state_dict())
-    with pytest.raises(ValueError, match=r"state\['Wax.steps'\] must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"state\['Wax.steps'\] must be 0 or more .*, got -1"):
         optimizer.load_state_dict(ref | {"Wax.steps": np.array(-1)})
     with pytest.raises(ValueError, match=r"state\['Wax.mean_square'\] must be 0 or more"):
         optimizer.load_state_dict(ref | {"Wax.mean_square": ref["Wax.mean_square"] - 1})
