@@ -60,6 +60,8 @@ def freeze(value):
         return type(value), value.dtype, value.shape, value.strides, value.tobytes()
     if isinstance(value, Mapping):
         return {key: freeze(item) for key, item in value.items()}
+    if isinstance(value, memoryview):
+        return value.format, value.shape, value.tobytes()
     if isinstance(value, Sequence) and not isinstance(value, str):
         return type(value), [freeze(item) for item in value]
     return repr(value)
