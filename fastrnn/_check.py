@@ -125,7 +125,11 @@ def softmax_argument(x: Any) -> Array:
 
 
 def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDArray[np.int64]:
-    """Check true lengths: m whole numbers in 0..T; return them as a new int64 array."""
+    """Check true lengths: m whole numbers in 0..T; return them as a new int64 array.
+
+    It is copied before it is checked: another thread may be writing to what was passed, and
+    addresses are made of lengths.
+    """
     if isinstance(seq_lengths, (list, tuple)):
         given: Sequence[Any] = seq_lengths
         # Item by item, because np.array([True, 2]) hides the boolean.
@@ -143,7 +147,7 @@ def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDAr
         raise ValueError(f"{name} must have shape ({m},), one for each sample, got {array.shape}")
     if array.dtype.kind == "f":
         return lengths(array.tolist(), m, T, name)
-    numbers = array.astype(np.int64)  # a copy, or they could be changed before the backward pass
+    numbers = array.astype(np.int64)
     # Read as unsigned, a negative number is larger than any T.
     if len(numbers) != m or (m and np.maximum.reduce(numbers.view(np.uint64)) > T):
         _refuse_lengths(name, array.tolist(), m, T)
@@ -178,6 +182,7 @@ def labels(
     if array.shape not in ((m, T), (m,)):
         raise ValueError(f"labels must have shape {(m, T)} or {(m,)}, got {array.shape}")
 
+    array = array.copy()  # before it is checked, as the lengths are
     counts = np.arange(T) < seq_lengths[:, np.newaxis] if array.ndim == 2 else seq_lengths > 0
     wrong = counts & ((array < -1) | (array >= n_y))
     if wrong.any():

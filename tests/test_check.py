@@ -186,9 +186,42 @@ def test_lengths_of_every_form(form, kind):
     assert_array_equal(comp, ref)
 
 
-def test_lengths_are_copied_so_that_nobody_changes_them_later():
-    lengths = np.array([3, 0, 4])
+def test_what_was_checked_cannot_change_any_more():
+    """Another thread may write to an array while it is checked, or later."""
+    lengths, labels = np.array([3, 0, 4]), np.array([1, 0, 2])
     assert not np.shares_memory(_check.lengths(lengths, 3, 4), lengths)
+    assert not np.shares_memory(_check.labels(labels, 3, 4, 3, lengths), labels)
+
+
+def test_labels_are_copied_before_they_are_checked(monkeypatch):
+    labels = np.array([1, 0, 2])
+    plain_where = np.where
+
+    def where(*arguments):
+        labels[...] = 99  # as another thread could, between the check and its result
+        return plain_where(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_check.np, "where", where)
+        comp = _check.labels(labels, 3, 4, 3, np.array([3, 3, 4]))
+    assert_array_equal(comp, [1, 0, 2])
+
+
+def test_lengths_are_copied_before_they_are_checked(monkeypatch):
+    lengths = np.array([3, 0, 4])
+    plain_maximum = np.maximum
+
+    class Maximum:
+        @staticmethod
+        def reduce(array):
+            largest = plain_maximum.reduce(array)
+            lengths[...] = 99
+            return largest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_check.np, "maximum", Maximum)
+        comp = _check.lengths(lengths, 3, 4)
+    assert_array_equal(comp, [3, 0, 4])
 
 
 @pytest.mark.parametrize("none", [[], (), np.array([]), np.array([], int), range(0)])
