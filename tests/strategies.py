@@ -125,7 +125,7 @@ def make_parameters(
     Waa = rng.standard_normal((n_a, n_a))
     parameters = {
         "Wax": rng.standard_normal((n_a, n_x)) / np.sqrt(n_x),
-        "Waa": 0.95 * Waa / np.linalg.norm(Waa, 2),
+        "Waa": 0.95 * Waa / (np.linalg.norm(Waa, 2) if n_a else 1),  # some NumPy wants an element
         "Wya": rng.standard_normal((n_y, n_a)) / np.sqrt(n_a),
         "ba": rng.standard_normal((n_a, 1)) / 10,
         "by": rng.standard_normal((n_y, 1)) / 10,
