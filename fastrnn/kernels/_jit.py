@@ -59,7 +59,8 @@ class _SourceCache(FunctionCache):
     """Numba's function cache, keyed by the digest of all kernel sources as well.
 
     A cache is a convenience: a file in it that cannot be read or written, whatever the reason,
-    costs a compilation and nothing else.
+    costs a compilation and nothing else. To an index that cannot be read nothing can be added
+    either, so a new one is begun in its place.
     """
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
@@ -69,6 +70,8 @@ class _SourceCache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception:
+            with contextlib.suppress(Exception):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
