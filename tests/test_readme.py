@@ -36,3 +36,13 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 @pytest.mark.parametrize("document", ["README.md", ".ci/run"])
 def test_command_stands_in(document, command):
     assert command in (ROOT / document).read_text(encoding="utf-8")
+
+
+def test_the_tests_that_hold_the_guarantees_exist():
+    section = README.read_text(encoding="utf-8").partition("## Guarantees")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 5
+    for row in rows:
+        named = re.findall(r"`(tests/\w+\.py)`", row)
+        assert named, row
+        assert all((ROOT / name).is_file() for name in named), row
