@@ -1,1 +1,1 @@
-"""Benchmarks: the comparison with other libraries in `peers.py`."""
+"""Benchmarks that asv runs, and the comparison with other libraries in `peers.py`."""
