@@ -175,3 +175,11 @@ def test_without_a_compiler_the_error_says_so():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
     assert "RuntimeError: the kernels need Numba's compiler, which NUMBA_DISABLE_JIT" in run.stderr
+
+
+def test_ci_runs_a_benchmark_of_each_module():
+    script = (PACKAGE.parent / ".ci" / "run").read_text(encoding="utf-8")
+    modules = {path.stem for path in (PACKAGE.parent / "benchmarks").glob("[a-z]*.py")}
+    missing = {name for name in modules - {"peers"} if rf"'^{name}\." not in script}
+    assert modules > {"peers", "ratio"}
+    assert not missing
