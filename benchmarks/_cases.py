@@ -62,7 +62,7 @@ class Batch:
             normal(n_a, m, T),
             normal(n_y, 999),
         )
-        self.labels = rng.integers(0, n_y, m)
+        self.labels, self.step_labels = rng.integers(0, n_y, m), rng.integers(0, n_y, (m, T))
         self.parameters = {
             "Wax": normal(n_a, n_x, scale=0.5 * n_x**-0.5),
             "Waa": normal(n_a, n_a, scale=0.5 * n_a**-0.5),
@@ -122,9 +122,9 @@ class Batch:
         return self.rnn.softmax(self.logits)
 
     def output_backward(self) -> Any:
-        """Loss and gradients of the output layer, one label a sequence."""
+        """Loss and gradients of the output layer, with a label at every step."""
         _, y_pred, caches = self.passed
-        return self.rnn.output_backward(y_pred, self.labels, caches)
+        return self.rnn.output_backward(y_pred, self.step_labels, caches)
 
     def optimizer_step(self) -> Any:
         """One step of Adam."""

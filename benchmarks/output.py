@@ -23,7 +23,7 @@ class Softmax:
 
 
 class OutputBackward:
-    """`output_backward` with a label for each sequence."""
+    """`output_backward` with a label at every step."""
 
     params = (IMPLEMENTATIONS, SHAPES)
     param_names = ("implementation", SHAPE_NAME)
