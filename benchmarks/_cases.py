@@ -45,6 +45,8 @@ class Batch:
     """Data of one combination of parameters, and a method for each call that is measured."""
 
     def __init__(self, implementation: str, shape: str, dtype: str, lengths: str) -> None:
+        # Several threads would wait for whatever else keeps their processors busy.
+        numba.set_num_threads(1)
         # Not at the top: commits are measured in which the package lacks some of its modules.
         self.rnn = importlib.import_module(MODULES[implementation])
         rng = np.random.default_rng(0)
@@ -143,11 +145,7 @@ class Batch:
 def prepare(
     call: str, implementation: str, shape: str, dtype: str = "float32", lengths: str = "ragged"
 ) -> Batch:
-    """Make a batch and make the call once, which compiles it or loads what was compiled.
-
-    With one thread from here on: several wait for whatever else keeps their processors busy.
-    """
-    numba.set_num_threads(1)
+    """Make a batch and make the call once, which compiles it or loads what was compiled."""
     batch = Batch(implementation, shape, dtype, lengths)
     getattr(batch, call)()
     return batch
