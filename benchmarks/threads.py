@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -46,4 +47,4 @@ class Threads:
 
     def track_ratio(self, call: str, shape: str) -> float:
         """Median over turns of some milliseconds, float32."""
-        return ratio(self.two, self.one)
+        return ratio(self.two, self.one, time.perf_counter)
