@@ -27,7 +27,7 @@ IMPLEMENTATIONS = list(MODULES)
 
 #: Seconds until asv gives a benchmark up: the first process of a run compiles, on a slow machine
 #: for more than the minute that asv allows.
-TIMEOUT = 300
+TIMEOUT = 600
 
 
 def true_lengths(kind: str, m: int, T: int, rng: np.random.Generator) -> NDArray[np.int64]:
