@@ -1,0 +1,274 @@
+"""Checkpoints: all that training needs to go on, in one file that is always whole.
+
+A checkpoint is an ``.npz`` of ordinary arrays, read without pickle: ``parameters/Wax`` and so on,
+``optimizer/Wax.mean`` and so on, and ``header``, a JSON text with the rest. A new one is written
+beside the old one, forced to the disk and renamed over it, so that whatever moment a process or
+its machine stops at, the file holds one whole checkpoint or the other [1]_.
+
+The module imports NumPy and the standard library alone.
+
+.. [1] T. S. Pillai et al., "All file systems are not created equal: on the complexity of crafting
+   crash-consistent applications", OSDI 2014, section 2.2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_FORMAT = "fastrnn checkpoint 1"
+
+
+class Optimizer(Protocol):
+    """What has a state: `fastrnn.Adam`, `fastrnn.SGD`, or one of the caller's own."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copy the state."""
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take over a state, or raise `ValueError` or `TypeError` and change nothing."""
+
+
+class CheckpointError(Exception):
+    """A file is not a whole checkpoint, or is one of another training."""
+
+
+class Progress(NamedTuple):
+    """How far training had come."""
+
+    step: int
+    epoch: int
+    settings: dict[str, Any]
+
+
+def save(
+    path: str | os.PathLike[str],
+    parameters: Mapping[str, Array],
+    optimizer: Optimizer,
+    *,
+    step: int,
+    epoch: int,
+    rng: np.random.Generator | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint in place of the one that is there, if any.
+
+    Parameters
+    ----------
+    path : path_like
+        The file. What is written before it is renamed has ``.partial`` after the name; no two
+        processes may write the same checkpoint.
+    parameters : mapping of ndarray
+        Any names and shapes.
+    optimizer : Optimizer
+        Its ``state_dict()`` is stored.
+    step, epoch : int
+        How far training has come.
+    rng : numpy.random.Generator, optional
+        Its state is stored, as JSON.
+    settings : mapping, optional
+        What JSON can hold; `load` returns it, to compare.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. The one that is there stays.
+
+    Examples
+    --------
+    >>> import tempfile, fastrnn
+    >>> parameters = fastrnn.initialize_parameters(2, 3, 2, seed=0)
+    >>> optimizer = fastrnn.Adam(parameters)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "rnn.npz")
+    ...     save(path, parameters, optimizer, step=40, epoch=2)
+    ...     load(path, parameters, optimizer)
+    Progress(step=40, epoch=2, settings={})
+    """
+    header = {
+        "format": _FORMAT,
+        "step": int(step),
+        "epoch": int(epoch),
+        "random_state": None if rng is None else rng.bit_generator.state,
+        "settings": dict(settings or {}),
+    }
+    # The states of some generators hold arrays.
+    text = json.dumps(header, default=np.ndarray.tolist)
+    arrays = {"header": np.array(text)}
+    arrays |= {f"parameters/{name}": array for name, array in parameters.items()}
+    arrays |= {f"optimizer/{name}": array for name, array in optimizer.state_dict().items()}
+    _replace(Path(path), arrays)
+
+
+def _replace(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays to a file that is either the old one or the new one at any moment."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    if os.name == "posix":
+        # The name is data of the directory, which has a place on the disk of its own.
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def load(
+    path: str | os.PathLike[str],
+    parameters: Mapping[str, Array],
+    optimizer: Optimizer,
+    *,
+    rng: np.random.Generator | None = None,
+) -> Progress:
+    """Read a checkpoint into what a training begins with.
+
+    Parameters
+    ----------
+    path : path_like
+        A file that `save` wrote.
+    parameters : mapping of ndarray
+        Overwritten in place. Names, shapes and dtypes must be those in the file.
+    optimizer : Optimizer
+        Takes over the state in the file.
+    rng : numpy.random.Generator, optional
+        Takes over the state in the file, which must hold one of the same kind.
+
+    Returns
+    -------
+    Progress
+        ``(step, epoch, settings)`` as saved.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no file.
+    CheckpointError
+        If it is truncated, damaged or no checkpoint, or one of other parameters, of another
+        optimizer or of another random generator. Nothing is overwritten then.
+
+    Examples
+    --------
+    See `save`.
+    """
+    header, stored, state = _read(Path(path))
+    _compare(path, stored, parameters)
+    random_state = header["random_state"]
+    kind = type(rng.bit_generator).__name__ if rng is not None else None
+    if rng is not None and (random_state or {}).get("bit_generator") != kind:
+        found = random_state["bit_generator"] if random_state else "no random state"
+        raise CheckpointError(f"{path} holds {found}, not the state of a {kind}")
+    try:
+        optimizer.load_state_dict(state)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is of another optimizer: {error}") from error
+    for name, array in parameters.items():
+        np.copyto(array, stored[name])
+    if rng is not None:
+        rng.bit_generator.state = random_state
+    return Progress(header["step"], header["epoch"], header["settings"])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array], dict[str, Array]]:
+    """Read the header, the parameters and the optimizer's state, every byte of each."""
+    with open(path, "rb") as file:
+        # A damaged file fails in whichever layer comes upon it first: zip, npy, UTF-8 or JSON.
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            header = json.loads(str(arrays.pop("header")))
+            known = header["format"] == _FORMAT
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} is truncated, damaged or no checkpoint: {error}"
+            ) from error
+    if not known:
+        raise CheckpointError(f"{path} must be a {_FORMAT!r}, got {header['format']!r}")
+    parts: dict[str, dict[str, Array]] = {"parameters": {}, "optimizer": {}}
+    for key, array in arrays.items():
+        part, _, name = key.partition("/")
+        parts[part][name] = array
+    return header, parts["parameters"], parts["optimizer"]
+
+
+def _compare(
+    path: str | os.PathLike[str], stored: Mapping[str, Array], parameters: Mapping[str, Array]
+) -> None:
+    """Refuse parameters of other names, shapes or dtypes."""
+    if stored.keys() != parameters.keys():
+        raise CheckpointError(
+            f"{path} holds parameters {', '.join(stored)}, expected {', '.join(parameters)}"
+        )
+    for name, array in parameters.items():
+        found = stored[name]
+        if (found.shape, found.dtype) != (array.shape, array.dtype):
+            raise CheckpointError(
+                f"{path} holds {name} as {found.dtype} of shape {found.shape}, "
+                f"expected {array.dtype} of shape {array.shape}"
+            )
+
+
+class Stop:
+    """Whether a signal has asked training to stop, and which."""
+
+    signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Let SIGINT and SIGTERM ask for a stop instead of stopping at once.
+
+    Within the context the first of them makes the `Stop` true, so that a training loop can finish
+    its step and save. Another one does what it would have done before: Control-C twice stops.
+    To be entered in the main thread, as Python allows signal handlers nowhere else.
+
+    Yields
+    ------
+    Stop
+        False until a signal has come; its ``signal`` says which.
+
+    Examples
+    --------
+    >>> with stop_on_signals() as stop:
+    ...     for step in range(100):
+    ...         if step == 3:
+    ...             signal.raise_signal(signal.SIGTERM)
+    ...         if stop:
+    ...             break
+    >>> step, stop.signal.name
+    (3, 'SIGTERM')
+    """
+    stop = Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: object) -> None:
+        stop.signal = signal.Signals(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()

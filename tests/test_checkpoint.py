@@ -1,0 +1,263 @@
+"""Checkpoints: what comes back, what is refused, and what a killed process leaves."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.random import default_rng as rng
+from numpy.testing import assert_array_equal
+
+import fastrnn
+from fastrnn import checkpoint
+
+BIT_GENERATORS = ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"]
+
+
+def new_training(n_a=5, dtype=np.float32, optimizer=fastrnn.Adam, seed=0):
+    parameters = fastrnn.initialize_parameters(3, n_a, 2, seed=seed, dtype=dtype)
+    return parameters, optimizer(parameters, learning_rate=0.01)
+
+
+def train(parameters, optimizer, steps, generator):
+    for _ in range(steps):
+        x = generator.standard_normal((3, 4, 6)).astype(parameters["Wax"].dtype)
+        labels = generator.integers(0, 2, 4)
+        a0 = np.zeros((len(parameters["ba"]), 4), x.dtype)
+        _, y_pred, caches = fastrnn.rnn_forward(x, a0, parameters, [6, 2, 5, 3])
+        _, gradients = fastrnn.output_backward(y_pred, labels, caches)
+        optimizer.step(gradients | fastrnn.rnn_backward(gradients["da"], caches))
+
+
+def assert_same(comp, ref):
+    """Of two trainings, parameters and optimizers are the same to the bit."""
+    for comp_arrays, ref_arrays in ((comp[0], ref[0]), (comp[1].state_dict(), ref[1].state_dict())):
+        assert comp_arrays.keys() == ref_arrays.keys()
+        for name, array in ref_arrays.items():
+            assert comp_arrays[name].dtype == array.dtype
+            assert_array_equal(comp_arrays[name], array, err_msg=name)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A checkpoint after three steps."""
+    path = tmp_path / "rnn.npz"
+    parameters, optimizer = new_training()
+    train(parameters, optimizer, 3, rng(1))
+    checkpoint.save(path, parameters, optimizer, step=3, epoch=1, rng=rng(2))
+    return path
+
+
+@pytest.mark.parametrize("optimizer", [fastrnn.Adam, fastrnn.SGD])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ten_steps_and_ten_more_are_twenty(tmp_path, dtype, optimizer):
+    ref = new_training(dtype=dtype, optimizer=optimizer)
+    train(*ref, 20, rng(1))
+
+    generator = rng(1)
+    first = new_training(dtype=dtype, optimizer=optimizer)
+    train(*first, 10, generator)
+    checkpoint.save(tmp_path / "a", *first, step=10, epoch=0, rng=generator)
+
+    comp, generator = new_training(dtype=dtype, optimizer=optimizer, seed=7), rng(8)
+    assert checkpoint.load(tmp_path / "a", *comp, rng=generator).step == 10
+    assert_same(comp, first)
+    train(*comp, 10, generator)
+    assert_same(comp, ref)
+
+
+@pytest.mark.parametrize("kind", BIT_GENERATORS)
+def test_random_state_goes_on(tmp_path, kind):
+    ref, comp = (np.random.Generator(getattr(np.random, kind)(seed)) for seed in (1, 2))
+    ref.random(3)
+    ref.integers(0, 9, dtype=np.uint32)  # leaves half a draw over, which is part of the state
+    training = new_training()
+    checkpoint.save(tmp_path / "a", *training, step=0, epoch=0, rng=ref)
+    checkpoint.load(tmp_path / "a", *training, rng=comp)
+    assert_array_equal(comp.integers(0, 2**32, 9, np.uint32), ref.integers(0, 2**32, 9, np.uint32))
+    assert_array_equal(comp.standard_normal(9), ref.standard_normal(9))
+
+
+def test_progress_and_settings_come_back(tmp_path):
+    settings = {"batch_size": 4096, "engine": "fastrnn", "rates": [0.5, None]}
+    training = new_training()
+    # An integer of NumPy is one as well.
+    checkpoint.save(tmp_path / "a", *training, step=np.int64(12), epoch=2, settings=settings)
+    assert checkpoint.load(tmp_path / "a", *training) == (12, 2, settings)
+
+
+def test_file_is_read_without_pickle(path):
+    with np.load(path, allow_pickle=False) as archive:
+        assert json.loads(str(archive["header"]))["step"] == 3
+        assert {"parameters/Wax", "optimizer/Wax.mean"} < set(archive.files)
+
+
+def test_save_leaves_one_file_and_the_old_one_if_it_fails(path, monkeypatch):
+    before = path.read_bytes()
+    assert os.listdir(path.parent) == [path.name]
+    training = new_training()
+    with pytest.raises(TypeError):
+        checkpoint.save(path, *training, step=4, epoch=1, settings={"not": {"json"}})
+
+    def full(descriptor):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(path, *training, step=4, epoch=1)
+    assert path.read_bytes() == before
+
+
+def assert_refused(path, match, training=None, **keywords):
+    """Loading fails with a message, and changes nothing."""
+    training = training or new_training()
+    before = {name: array.copy() for name, array in training[0].items()}
+    with pytest.raises(checkpoint.CheckpointError, match=match) as caught:
+        checkpoint.load(path, *training, **keywords)
+    assert str(path) in str(caught.value)
+    for name, array in before.items():
+        assert_array_equal(training[0][name], array)
+    assert training[1].state_dict()["learning_rate"] == 0.01
+
+
+def test_every_truncation_is_refused(path):
+    whole = path.read_bytes()
+    training = new_training()
+    for size in {*range(0, len(whole), 61), len(whole) - 1}:
+        path.write_bytes(whole[:size])
+        assert_refused(path, "truncated, damaged or no checkpoint", training)
+
+
+def test_damage_is_refused(path):
+    whole = path.read_bytes()
+    with np.load(path) as archive:
+        Wax = archive["parameters/Wax"].tobytes()
+    for at in (whole.index(Wax), whole.index(Wax) + len(Wax) - 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert_refused(path, "damaged")
+
+
+def test_another_file_is_refused(path):
+    path.write_text("not an archive")
+    assert_refused(path, "no checkpoint")
+    with open(path, "wb") as file:
+        np.savez(file, Wax=np.zeros(3))
+    assert_refused(path, "no checkpoint")
+    with open(path, "wb") as file:
+        np.savez(file, header=np.array('{"format": "fastrnn checkpoint 2"}'))
+    assert_refused(path, "must be a 'fastrnn checkpoint 1', got 'fastrnn checkpoint 2'")
+    with open(path, "wb") as file:
+        np.savez(file, header=np.array({"format": "x"}, object))
+    assert_refused(path, "no checkpoint")
+
+
+def test_another_training_is_refused(path):
+    assert_refused(path, r"Wax as float32 of shape \(5, 3\), expected.*\(6, 3\)", new_training(6))
+    assert_refused(path, "Wax as float32.*expected float64", new_training(dtype=np.float64))
+    assert_refused(path, "another optimizer", new_training(optimizer=fastrnn.SGD))
+    parameters, optimizer = new_training()
+    assert_refused(path, "expected Wax.*, E", (parameters | {"E": np.zeros(2)}, optimizer))
+    assert_refused(
+        path, "PCG64, not the state of a MT", rng=np.random.Generator(np.random.MT19937())
+    )
+    training = new_training()
+    checkpoint.save(path, *training, step=0, epoch=0)
+    assert_refused(path, "no random state", rng=rng(0))
+
+
+def test_no_file_is_no_checkpoint_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none", *new_training())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_once_and_the_next_one_stops(number):
+    handlers = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
+    with checkpoint.stop_on_signals() as stop:
+        assert not stop
+        signal.raise_signal(number)
+        assert stop
+        assert stop.signal == number
+        assert signal.getsignal(number) in handlers
+    with checkpoint.stop_on_signals():
+        signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with checkpoint.stop_on_signals():
+        pass
+    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+# Imports the module alone, then forks a writer for each line of input and prints its process id.
+# Writer i writes checkpoints of step 1000 i, 1000 i + 1 and so on until it is killed.
+WRITERS = """if True:
+    import importlib.util, os, sys
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location("checkpoint", sys.argv[1])
+    checkpoint = importlib.util.module_from_spec(spec)
+    sys.modules["checkpoint"] = checkpoint
+    spec.loader.exec_module(checkpoint)
+    assert "fastrnn" not in sys.modules
+
+    class Optimizer:
+        def state_dict(self):
+            return {"mean": self.mean}
+
+    optimizer = Optimizer()
+    for i, line in enumerate(sys.stdin):
+        child = os.fork()
+        step = 1000 * i
+        while child == 0:
+            optimizer.mean = np.full((100, 100), step, np.float64)
+            parameters = {"W": np.full((100, 100), step, np.float32)}
+            checkpoint.save(sys.argv[2], parameters, optimizer, step=step, epoch=i)
+            step += 1
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("gone", flush=True)
+"""
+
+
+class Recorder:
+    """An optimizer that takes over whatever it is given."""
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_hundred_killed_writers_leave_a_checkpoint_that_loads(tmp_path):
+    generator = rng(0)
+    path = tmp_path / "rnn.npz"
+    module = importlib.util.find_spec("fastrnn.checkpoint").origin
+    command = [sys.executable, "-c", WRITERS, module, str(path)]
+    pipe = subprocess.PIPE
+    steps, interrupted = [], 0
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as writers:
+        for i in range(100):
+            writers.stdin.write("\n")
+            child = int(writers.stdout.readline())
+            time.sleep(generator.uniform(0, 0.02))
+            os.kill(child, signal.SIGKILL)
+            assert writers.stdout.readline() == "gone\n"
+            interrupted += Path(f"{path}.partial").exists()
+
+            if path.exists():
+                parameters, optimizer = {"W": np.empty((100, 100), np.float32)}, Recorder()
+                step, epoch, _ = checkpoint.load(path, parameters, optimizer)
+                assert epoch == step // 1000 <= i
+                assert_array_equal(parameters["W"], step)
+                assert_array_equal(optimizer.state["mean"], step)
+                steps.append(step)
+        writers.stdin.close()
+    assert steps == sorted(steps)
+    # Many were killed while they wrote, and many had written before: else the test shows nothing.
+    assert interrupted > 10
+    assert len(set(steps)) > 10
