@@ -128,6 +128,8 @@ def test_imports_stay_within_their_layer():
     for name, found in imports_by_module().items():
         if name == "fastrnn.reference":
             assert top_level(found) <= {"numpy"}
+        elif name == "fastrnn.distributed":
+            assert top_level(found) <= {"mpi4py", "numpy"}
         elif name.startswith("fastrnn.kernels"):
             ours = {module for module in found if module.startswith("fastrnn")}
             assert all(module.startswith("fastrnn.kernels") for module in ours), name
@@ -141,6 +143,12 @@ def test_errors_on_arguments_are_raised_by_the_checks_alone():
     assert raised(PACKAGE / "_check.py") >= {"TypeError", "ValueError"}
     for path in set(PACKAGE.rglob("*.py")) - checks:
         assert not raised(path) & {"TypeError", "ValueError"}, path
+
+
+def test_mpi_is_imported_when_asked_for_alone():
+    code = "import sys, fastrnn.distributed; print('mpi4py' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
 
 
 def test_import_compiles_nothing():

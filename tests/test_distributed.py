@@ -1,0 +1,203 @@
+"""Training on several ranks: as threads of this process, and as processes under mpirun.
+
+The second need the extra ``mpi``, or mpi4py and an MPI that was there before.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mpi_training
+import numpy as np
+import pytest
+from numpy.random import default_rng as rng
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fastrnn import distributed
+from fastrnn.distributed import OutOfSyncError, Ranks, Reduced
+
+TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
+dtypes = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+class ThreadComm:
+    """What `Ranks` uses of a communicator, among threads of one process."""
+
+    def __init__(self, rank, shared, barrier):
+        self.rank, self.shared, self.barrier = rank, shared, barrier
+
+    def Get_rank(self):
+        return self.rank
+
+    def Get_size(self):
+        return len(self.shared)
+
+    def allgather(self, value):
+        self.shared[self.rank] = value
+        self.barrier.wait(timeout=60)
+        values = list(self.shared)
+        self.barrier.wait(timeout=60)
+        return values
+
+    def Allreduce(self, own, total):
+        assert own.flags.c_contiguous
+        np.copyto(total, sum(self.allgather(own)))
+        self.barrier.wait(timeout=60)
+
+    def Bcast(self, array, root):
+        assert array.flags.c_contiguous
+        array[...] = self.allgather(array.copy())[root]
+
+
+def on_ranks(size, function):
+    """Results of `function(ranks)` by rank."""
+    shared, barrier = [None] * size, threading.Barrier(size)
+    ranks = [Ranks(ThreadComm(rank, shared, barrier)) for rank in range(size)]
+    with ThreadPoolExecutor(size) as threads:
+        return list(threads.map(function, ranks))
+
+
+@dtypes
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_any_number_of_ranks_trains_alike(size, dtype):
+    ref = mpi_training.train(Ranks(), dtype)
+    for comp in on_ranks(size, lambda ranks: mpi_training.train(ranks, dtype)):
+        for name in ref:
+            assert comp[name].dtype == dtype
+            assert_allclose(comp[name], ref[name], rtol=0, atol=TOLERANCE[dtype], err_msg=name)
+
+
+def test_reduce_weighs_ranks_by_their_labelled_steps():
+    counts, sums = [3, 0, 5], rng(0).standard_normal((3, 4, 2))
+
+    def reduce(ranks):
+        gradients = {"dWya": np.asfortranarray(sums[ranks.rank]), "da0": np.array([ranks.rank])}
+        found = ranks.reduce(gradients, 10.0 * ranks.rank, counts[ranks.rank])
+        return found, gradients
+
+    for rank, (found, gradients) in enumerate(on_ranks(3, reduce)):
+        assert found == Reduced(loss=30 / 8, labelled=8, stop=False)
+        assert_allclose(gradients["dWya"], sums.sum(axis=0) / 8, rtol=1e-15)
+        assert_array_equal(gradients["da0"], [rank])
+
+
+def test_reduce_without_any_label_gives_zero():
+    gradients = {"dba": np.zeros((2, 1), np.float32)}
+    assert Ranks().reduce(gradients, 0.0, 0) == Reduced(0.0, 0, False)
+    assert_array_equal(gradients["dba"], 0)
+
+
+def test_reduce_counts_beyond_what_float32_holds():
+    counts = [2**24 + 1, 2**30 + 3]
+    gradients = {"dba": np.zeros(1, np.float32)}
+    found = on_ranks(2, lambda ranks: ranks.reduce(dict(gradients), 0.0, counts[ranks.rank]))
+    assert [reduced.labelled for reduced in found] == [sum(counts)] * 2
+
+
+def test_all_ranks_stop_if_one_wants_to():
+    def reduce(ranks, who):
+        return ranks.reduce({"dba": np.zeros(1)}, 0.0, 1, stop=ranks.rank == who).stop
+
+    assert on_ranks(3, lambda ranks: reduce(ranks, 1)) == [True] * 3
+    assert on_ranks(3, lambda ranks: reduce(ranks, None)) == [False] * 3
+
+
+def test_broadcast_takes_any_layout():
+    def broadcast(ranks):
+        whole = np.full((4, 6), ranks.rank, np.float32)
+        arrays = {"every second": whole[:, ::2], "F": np.full((2, 3), ranks.rank, order="F")}
+        ranks.broadcast(arrays | {"number": (number := np.array(ranks.rank))})
+        return whole, arrays["F"], number
+
+    for rank, (whole, fortran, number) in enumerate(on_ranks(3, broadcast)):
+        assert_array_equal(whole, np.tile([0, rank], (4, 3)))
+        assert_array_equal(fortran, 0)
+        assert number == 0
+
+
+def test_shares_are_even_and_complete():
+    shares = on_ranks(3, lambda ranks: ranks.share(np.arange(10)))
+    assert [len(share) for share in shares] == [4, 3, 3]
+    assert_array_equal(np.sort(np.concatenate(shares)), np.arange(10))
+
+
+def test_a_difference_of_one_bit_stops_all_ranks():
+    def check(ranks, who):
+        arrays = {"Wax": np.ones((2, 2)), "ba": np.zeros(2, np.float32)}
+        arrays["Wax"][1, 1] += np.spacing(1.0) * (ranks.rank == who)
+        try:
+            ranks.check_in_sync(arrays)
+        except OutOfSyncError as error:
+            return str(error)
+
+    assert on_ranks(4, lambda ranks: check(ranks, None)) == [None] * 4
+    for message in on_ranks(4, lambda ranks: check(ranks, 2)):
+        assert message.startswith("the parameters of rank 2 differ from those of rank 0")
+
+
+def test_launched_goes_by_the_environment(monkeypatch):
+    for variable in distributed._SIZE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    assert not distributed.launched()
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert distributed.launched()
+
+
+needs_mpi = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None or shutil.which("mpirun") is None,
+    reason="needs mpi4py and mpirun",
+)
+
+
+def mpirun(size, *arguments):
+    """Run the training script, on a machine with any number of processors and as any user."""
+    environment = os.environ | {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "NUMBA_NUM_THREADS": "1",
+    }
+    command = [
+        "mpirun",
+        "-n",
+        str(size),
+        sys.executable,
+        mpi_training.__file__,
+        *map(str, arguments),
+    ]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@needs_mpi
+@dtypes
+def test_two_processes_train_as_one(tmp_path, dtype):
+    ref = mpi_training.train(Ranks(), dtype)
+    run = mpirun(2, "train", dtype, tmp_path / "a.npz")
+    assert run.returncode == 0, run.stderr
+    with np.load(tmp_path / "a.npz") as comp:
+        for name in ref:
+            assert_allclose(comp[name], ref[name], rtol=0, atol=TOLERANCE[dtype], err_msg=name)
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("raise", "ArithmeticError: nobody catches this\nrank 1 failed: aborting all ranks"),
+        ("die", "rank 1"),
+        ("differ", "OutOfSyncError: the parameters of rank 1 differ"),
+    ],
+)
+def test_a_failing_rank_ends_the_job_with_a_message(tmp_path, what, message):
+    run = mpirun(2, what, "float32", tmp_path / "a.npz")
+    assert run.returncode != 0
+    assert message in run.stdout + run.stderr
+    assert not Path(tmp_path / "a.npz").exists()
