@@ -1,0 +1,364 @@
+"""Tell the language of a word from its spelling: training with large batches, on many machines.
+
+A recurrent network reads the letters of a word, each through an embedding, and names one of 24
+languages after the last. There are 752,193 words to train on; words_data.py says which.
+
+    pip install -e ".[examples]"
+    python examples/words.py --epochs 3
+    python examples/words.py --checkpoint words.npz --resume --predict szczęście kitaplar
+    mpirun -n 4 python examples/words.py --checkpoint words.npz
+
+The learning rate is given for a batch of 256 and grows with the batch (`--scaling`), after a
+warm-up over the first twentieth of the steps (P. Goyal et al., "Accurate, large minibatch SGD",
+arXiv:1706.02677, section 2), and then falls in a straight line to 0.
+
+The order of the words depends on the seed and the epoch alone. A run that is interrupted by SIGINT
+or SIGTERM saves a checkpoint and can be resumed, on another number of ranks as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import words_data as data
+from numpy.typing import NDArray
+
+import fastrnn
+import fastrnn.reference
+from fastrnn import checkpoint, distributed
+from fastrnn.distributed import Ranks
+from fastrnn.embedding import embedding_backward, embedding_forward
+
+Array = NDArray[Any]
+
+ENGINES = {"fastrnn": fastrnn, "reference": fastrnn.reference}
+SCALINGS = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
+BASE_BATCH, WARM_UP, MAX_NORM = 256, 0.05, 1.0
+SAVE_EVERY, CHECK_EVERY = 100, 50  # steps
+#: What must not change between a checkpoint and its resumption.
+OF_TRAINING = (
+    "batch_size", "embedding", "epochs", "hidden", "learning_rate", "scaling", "seed",
+    "words_of_each",
+)  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What a run has found."""
+
+    steps: int  # of the whole training
+    loss: float  # mean over the steps of this run in its last epoch
+    words_per_second: float  # of training, without the first step, which may compile
+    input_share: float  # of the training time that was spent waiting for input
+
+
+def new_parameters(settings: argparse.Namespace, letters: int) -> dict[str, Array]:
+    """Draw the network's parameters, and ``Wex`` (n_x, letters), the embedding of each letter."""
+    rng = np.random.default_rng(settings.seed)
+    n_x, dtype = settings.embedding, np.dtype(settings.dtype)
+    parameters = fastrnn.initialize_parameters(
+        n_x, settings.hidden, len(data.LANGUAGES), seed=rng, dtype=dtype
+    )
+    return parameters | {"Wex": rng.standard_normal((n_x, letters)).astype(dtype)}
+
+
+def loss_and_gradients(
+    engine: ModuleType, batch: data.Batch, parameters: dict[str, Array]
+) -> tuple[float, dict[str, Array]]:
+    """Sum of the cross-entropies of a batch, and the gradients of all parameters."""
+    x = embedding_forward(batch.letters, parameters["Wex"])
+    a0 = np.zeros((len(parameters["ba"]), x.shape[1]), x.dtype)
+    _, y_pred, caches = engine.rnn_forward(x, a0, parameters, batch.lengths)
+    loss, gradients = engine.output_backward(y_pred, batch.languages, caches, reduction="sum")
+    gradients |= engine.rnn_backward(gradients["da"], caches)
+    count = parameters["Wex"].shape[1]
+    gradients["dWex"] = embedding_backward(gradients["dx"], batch.letters, count)
+    return loss, gradients
+
+
+def probabilities(engine: ModuleType, batch: data.Batch, parameters: dict[str, Array]) -> Array:
+    """Probability (n_y, m) of each language after the last letter."""
+    x = embedding_forward(batch.letters, parameters["Wex"])
+    a0 = np.zeros((len(parameters["ba"]), x.shape[1]), x.dtype)
+    _, y_pred, _ = engine.rnn_forward(x, a0, parameters, batch.lengths)
+    return engine.final_states(y_pred, batch.lengths)
+
+
+def confusion_matrix(
+    engine: ModuleType, words: data.Words, parameters: dict[str, Array]
+) -> NDArray[np.int64]:
+    """Count how many words of each language (row) were taken for words of which (column)."""
+    confusion = np.zeros((len(data.LANGUAGES),) * 2, np.int64)
+    for start in range(0, len(words.lengths), 4096):
+        batch = data.batch_of(words, slice(start, start + 4096))
+        likeliest = probabilities(engine, batch, parameters).argmax(axis=0)
+        np.add.at(confusion, (batch.languages, likeliest), 1)
+    return confusion
+
+
+def rate_at(step: int, steps: int, settings: argparse.Namespace) -> float:
+    """Learning rate of a step of `steps`."""
+    peak = settings.learning_rate * (settings.batch_size / BASE_BATCH) ** SCALINGS[settings.scaling]
+    warm_up = max(1, round(WARM_UP * steps))
+    return peak * min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
+
+
+class Training:
+    """Parameters, their optimizer and how many steps they have been through."""
+
+    def __init__(
+        self, words: data.Words, letters: int, settings: argparse.Namespace, ranks: Ranks
+    ) -> None:
+        self.words, self.settings, self.ranks = words, settings, ranks
+        self.engine = ENGINES[settings.engine]
+        self.parameters = new_parameters(settings, letters)
+        self.optimizer = fastrnn.Adam(self.parameters)
+        self.step = 0
+        self.steps_of_epoch = -(-len(words.lengths) // settings.batch_size)
+        self.steps = settings.epochs * self.steps_of_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs so far."""
+        return self.step // self.steps_of_epoch
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is to be one."""
+        if self.settings.checkpoint and self.ranks.rank == 0:
+            checkpoint.save(
+                self.settings.checkpoint,
+                self.parameters,
+                self.optimizer,
+                step=self.step,
+                epoch=self.epoch,
+                settings={name: getattr(self.settings, name) for name in OF_TRAINING},
+            )
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, which rank 0 reads for all."""
+        state, step = self.optimizer.state_dict(), np.zeros((), np.int64)
+        if self.ranks.rank == 0:
+            path = self.settings.checkpoint
+            progress = checkpoint.load(path, self.parameters, self.optimizer)
+            for name, value in progress.settings.items():
+                if value != getattr(self.settings, name):
+                    raise SystemExit(f"{path} was trained with --{name.replace('_', '-')} {value}")
+            state, step[...] = self.optimizer.state_dict(), progress.step
+        self.ranks.broadcast(self.parameters)
+        self.ranks.broadcast(state)
+        self.ranks.broadcast({"step": step})
+        self.optimizer.load_state_dict(state)
+        self.step = int(step)
+
+    def batches(self, last: int) -> Iterator[data.Batch]:
+        """Batches of this rank, from the present step until the end of the epoch or `last`."""
+        size, epoch = self.settings.batch_size, self.epoch
+        order = data.order_of_epoch(len(self.words.lengths), self.settings.seed, epoch)
+        first = epoch * self.steps_of_epoch
+        for step in range(self.step, min(first + self.steps_of_epoch, last)):
+            start = (step - first) * size
+            yield data.batch_of(self.words, self.ranks.share(order[start : start + size]))
+
+    def take_step(self, batch: data.Batch, stop: bool) -> distributed.Reduced:
+        """Train on one batch."""
+        self.optimizer.learning_rate = rate_at(self.step, self.steps, self.settings)
+        loss, gradients = loss_and_gradients(self.engine, batch, self.parameters)
+        found = self.ranks.reduce(gradients, loss, len(batch.lengths), stop=stop)
+        fastrnn.clip_gradients(gradients, MAX_NORM)
+        self.optimizer.step(gradients)
+        self.step += 1
+        if self.step % CHECK_EVERY == 0:
+            self.ranks.check_in_sync(self.parameters)
+        return found
+
+    def run(self, validation: data.Words) -> Outcome:
+        """Train to the end, to ``--max-steps`` or to a signal; print the epochs' accuracies."""
+        last = min(self.steps, self.settings.max_steps or self.steps)
+        clock, loss, stopped = Clock(), float("nan"), False
+        with checkpoint.stop_on_signals() as stop:
+            while self.step < last and not stopped:
+                loss, stopped = self._run_epoch(last, stop, clock)
+                self.save()
+                if self.ranks.rank == 0:
+                    accuracy = accuracy_of(
+                        confusion_matrix(self.engine, validation, self.parameters)
+                    )
+                    print(f"step {self.step} of {self.steps}: validation accuracy {accuracy:.2%}")
+        if stopped and self.ranks.rank == 0:
+            print("stopped by a signal" + (", and saved" if self.settings.checkpoint else ""))
+        return Outcome(self.step, loss, clock.words_per_second, clock.input_share)
+
+    def _run_epoch(self, last: int, stop: checkpoint.Stop, clock: Clock) -> tuple[float, bool]:
+        """Train to the end of the epoch; return the mean loss and whether a signal has come."""
+        from tqdm import tqdm
+
+        batches = data.Prefetched(self.batches(last))
+        first, total, words = self.epoch * self.steps_of_epoch, 0.0, 0
+        bar = tqdm(
+            desc=f"epoch {self.epoch + 1}", unit="step", total=self.steps_of_epoch,
+            initial=self.step - first, disable=None if self.ranks.rank == 0 else True,
+        )  # fmt: skip
+        stopped = False
+        with bar:
+            for batch in clock.timed(batches):
+                found = self.take_step(batch, bool(stop))
+                clock.words += found.labelled
+                total, words = total + found.loss * found.labelled, words + found.labelled
+                speed = f"{clock.words_per_second:,.0f}"
+                bar.set_postfix(loss=f"{total / words:.3f}", words_per_s=speed, refresh=False)
+                bar.update()
+                if stopped := found.stop:
+                    break
+                if self.step % SAVE_EVERY == 0:
+                    self.save()
+        batches.close()
+        return total / max(words, 1), stopped
+
+
+class Clock:
+    """Words a second, and the share of the time that input took, from the second step on."""
+
+    def __init__(self) -> None:
+        self.words, self.seconds, self.waited = 0, 0.0, 0.0
+        self._started = False
+
+    def timed(self, batches: data.Prefetched) -> Iterator[data.Batch]:
+        """Give the batches, and measure from asking for one to being done with it."""
+        start, waited = time.perf_counter(), batches.waited
+        for batch in batches:
+            yield batch
+            if self._started:
+                self.seconds += time.perf_counter() - start
+                self.waited += batches.waited - waited
+            else:
+                self._started, self.words = True, 0
+            start, waited = time.perf_counter(), batches.waited
+
+    @property
+    def words_per_second(self) -> float:
+        """0 before there is anything to tell."""
+        return self.words / self.seconds if self.seconds else 0.0
+
+    @property
+    def input_share(self) -> float:
+        """Of the time; 0 before there is anything to tell."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+
+def accuracy_of(confusion: NDArray[np.int64]) -> float:
+    """Share of the words on the diagonal."""
+    return float(confusion.trace() / confusion.sum())
+
+
+def predict(training: Training, alphabet: str, words: Sequence[str]) -> None:
+    """Print the three likeliest languages of each word."""
+    letters, lengths = data.encode([word.lower() for word in words], alphabet)
+    batch = data.Batch(letters, lengths, np.full(len(words), -1))
+    names = list(data.LANGUAGES.values())
+    columns = probabilities(training.engine, batch, training.parameters).T
+    for word, column in zip(words, columns, strict=True):
+        likeliest = np.argsort(-column)[:3]
+        print(f"{word}: " + ", ".join(f"{names[i]} {column[i]:.1%}" for i in likeliest))
+
+
+def draw(path: Path, confusion: NDArray[np.int64], title: str) -> None:
+    """Save a picture of which language was taken for which."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    matrix = figure.subplots()
+    share = confusion / confusion.sum(axis=1, keepdims=True)
+    image = matrix.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(share >= 0.005):
+        color = "white" if share[row, column] > 0.5 else "black"
+        text = f"{100 * share[row, column]:.0f}"
+        matrix.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
+    names = list(data.LANGUAGES.values())
+    matrix.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    matrix.set_yticks(range(len(names)), names)
+    matrix.set(title=title, xlabel="taken for", ylabel="language of the word")
+    figure.colorbar(image, label="share of the language's words (numbers: %)", shrink=0.8)
+    figure.savefig(path, dpi=110)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train an RNN to tell the language of a word from its spelling.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--batch-size", type=int, default=4096, help="words of a step, over all ranks")
+    add("--hidden", type=int, default=256, help="hidden units")
+    add("--embedding", type=int, default=32, help="numbers that stand for a letter")
+    add("--epochs", type=int, default=3, help="passes over the training words")
+    add("--max-steps", type=int, help="stop there, with the schedule of all epochs")
+    add("--learning-rate", type=float, default=1e-3, help=f"of a batch of {BASE_BATCH}")
+    add("--scaling", choices=SCALINGS, default="linear", help="of the learning rate with the batch")
+    add("--dtype", choices=["float32", "float64"], default="float32", help="to compute in")
+    add("--seed", type=int, default=0, help="of weights and order")
+    add("--engine", choices=ENGINES, default="fastrnn", help="what computes")
+    add("--words-of-each", type=int, default=data.WORDS_OF_EACH, help="most frequent, by language")
+    add("--checkpoint", type=Path, help="file to write")
+    add("--resume", action="store_true", help="go on from the checkpoint")
+    add("--mpi", action="store_true", help="use MPI even if the launcher is not recognized")
+    add("--test", action="store_true", help="score the test words as well, once all is settled")
+    add("--predict", nargs="+", metavar="WORD", help="words whose language to tell in the end")
+    add("--json", type=Path, help="file for the results")
+    add("--plot", type=Path, help="picture to write")
+    settings = parser.parse_args(arguments)
+    if settings.resume and not settings.checkpoint:
+        parser.error("--resume needs --checkpoint")
+    for name in ("batch_size", "hidden", "embedding", "epochs", "words_of_each"):
+        if getattr(settings, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    return settings
+
+
+def report(training: Training, outcome: Outcome, words: dict[str, data.Words]) -> None:
+    """Print, store and draw what rank 0 has to tell in the end."""
+    settings, ranks = training.settings, training.ranks
+    part = "test" if settings.test else "validation"
+    confusion = confusion_matrix(training.engine, words[part], training.parameters)
+    accuracy = accuracy_of(confusion)
+    print(
+        f"{settings.engine}: {part} accuracy {accuracy:.2%} after {outcome.steps} steps, "
+        f"{outcome.words_per_second:,.0f} words/s, "
+        f"{outcome.input_share:.1%} of the time waiting for input"
+    )
+    if settings.json:
+        found = outcome._asdict() | {"accuracy": accuracy, "split": part, "ranks": ranks.size}
+        found |= {name: value for name, value in vars(settings).items() if name in OF_TRAINING}
+        found |= {"engine": settings.engine, "dtype": settings.dtype}
+        settings.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if settings.plot:
+        draw(settings.plot, confusion, f"{part.capitalize()} words, {accuracy:.1%} right")
+        print(f"confusion matrix: {settings.plot}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, and tell what came of it."""
+    settings = parse(arguments)
+    use_mpi = settings.mpi or distributed.launched()
+    ranks = distributed.connect() if use_mpi else Ranks()
+    words, alphabet = data.load(settings.words_of_each)
+    training = Training(words["train"], len(alphabet) + 1, settings, ranks)
+    if settings.resume:
+        training.resume()
+    ranks.broadcast(training.parameters)
+    outcome = training.run(words["validation"])
+    if ranks.rank == 0:
+        if outcome.words_per_second:
+            report(training, outcome, words)
+        if settings.predict:
+            predict(training, alphabet, settings.predict)
+
+
+if __name__ == "__main__":
+    main()
