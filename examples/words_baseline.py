@@ -1,8 +1,8 @@
 """What the network of words.py is to be compared with: letter n-grams and logistic regression.
 
 A word is the counts of its 1- to 4-grams, with a mark at either end, in 2**18 hashed columns,
-weighted by how rare they are (tf-idf). Multinomial logistic regression is trained on them by
-stochastic gradient descent, on the same words and scored on the same validation words.
+weighted by how rare they are (tf-idf). Logistic regression, one against the rest, is trained by
+stochastic gradient descent on the same words, and scored on the same validation words.
 
     python examples/words_baseline.py
 """

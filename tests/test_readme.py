@@ -1,4 +1,4 @@
-"""The README's code runs as it stands, and its commands are those that CI runs."""
+"""The code of the README and the docs runs as it stands; the commands are those that CI runs."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = (
     'pip install -e ".[test]" && pytest',
     'pip install -e ".[examples]" && python examples/vowels.py',
@@ -21,15 +22,16 @@ def python_blocks(text: str) -> list[tuple[int, str]]:
     ]
 
 
-def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_in_order(tmp_path, monkeypatch, page):
     # A later block may use what an earlier one defined, as a reader who follows the page would.
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(README.read_text(encoding="utf-8"))
-    assert blocks
+    blocks = python_blocks(page.read_text(encoding="utf-8"))
+    assert blocks or page.name == "scaling.md"
     namespace = {"__name__": "readme"}
     for line, source in blocks:
-        # Leading newlines make a traceback name the README's own lines.
-        exec(compile("\n" * line + source, str(README), "exec"), namespace)
+        # Leading newlines make a traceback name the page's own lines.
+        exec(compile("\n" * line + source, str(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
