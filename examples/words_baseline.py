@@ -33,7 +33,12 @@ def main() -> None:
     train, scored = parts["train"], parts["test" if settings.test else "validation"]
     model = make_pipeline(
         HashingVectorizer(
-            analyzer="char_wb", ngram_range=(1, 4), n_features=2**18, lowercase=False
+            analyzer="char_wb",
+            ngram_range=(1, 4),
+            n_features=2**18,
+            lowercase=False,
+            alternate_sign=False,
+            norm=None,
         ),
         TfidfTransformer(sublinear_tf=True),
         SGDClassifier(
