@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +115,11 @@ def _replace(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays to a file that is either the old one or the new one at any moment."""
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        # Not np.savez, which pickles arrays of objects: only NumPy 2 can be told not to.
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

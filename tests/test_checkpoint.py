@@ -104,6 +104,8 @@ def test_save_leaves_one_file_and_the_old_one_if_it_fails(path, monkeypatch):
     training = new_training()
     with pytest.raises(TypeError):
         checkpoint.save(path, *training, step=4, epoch=1, settings={"not": {"json"}})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        checkpoint.save(path, {"W": np.array([None])}, training[1], step=4, epoch=1)
 
     def full(descriptor):
         raise OSError("No space left on device")
