@@ -8,8 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mpi_training
@@ -17,49 +15,13 @@ import numpy as np
 import pytest
 from numpy.random import default_rng as rng
 from numpy.testing import assert_allclose, assert_array_equal
+from thread_ranks import on_ranks
 
 from fastrnn import distributed
 from fastrnn.distributed import OutOfSyncError, Ranks, Reduced
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
 dtypes = pytest.mark.parametrize("dtype", TOLERANCE)
-
-
-class ThreadComm:
-    """What `Ranks` uses of a communicator, among threads of one process."""
-
-    def __init__(self, rank, shared, barrier):
-        self.rank, self.shared, self.barrier = rank, shared, barrier
-
-    def Get_rank(self):
-        return self.rank
-
-    def Get_size(self):
-        return len(self.shared)
-
-    def allgather(self, value):
-        self.shared[self.rank] = value
-        self.barrier.wait(timeout=60)
-        values = list(self.shared)
-        self.barrier.wait(timeout=60)
-        return values
-
-    def Allreduce(self, own, total):
-        assert own.flags.c_contiguous
-        np.copyto(total, sum(self.allgather(own)))
-        self.barrier.wait(timeout=60)
-
-    def Bcast(self, array, root):
-        assert array.flags.c_contiguous
-        array[...] = self.allgather(array.copy())[root]
-
-
-def on_ranks(size, function):
-    """Results of `function(ranks)` by rank."""
-    shared, barrier = [None] * size, threading.Barrier(size)
-    ranks = [Ranks(ThreadComm(rank, shared, barrier)) for rank in range(size)]
-    with ThreadPoolExecutor(size) as threads:
-        return list(threads.map(function, ranks))
 
 
 @dtypes
@@ -178,9 +140,10 @@ def mpirun(size, *arguments):
 
 @needs_mpi
 @dtypes
-def test_two_processes_train_as_one(tmp_path, dtype):
+@pytest.mark.parametrize("size", [2, 4])
+def test_processes_train_as_one(tmp_path, dtype, size):
     ref = mpi_training.train(Ranks(), dtype)
-    run = mpirun(2, "train", dtype, tmp_path / "a.npz")
+    run = mpirun(size, "train", dtype, tmp_path / "a.npz")
     assert run.returncode == 0, run.stderr
     with np.load(tmp_path / "a.npz") as comp:
         for name in ref:
