@@ -53,12 +53,12 @@ OF_TRAINING = (
 
 
 class Outcome(NamedTuple):
-    """What a run has found."""
+    """What a run has found; None where it took too few steps to tell."""
 
     steps: int  # of the whole training
-    loss: float  # mean over the steps of this run in its last epoch
-    words_per_second: float  # of training, without the first step, which may compile
-    input_share: float  # of the training time that was spent waiting for input
+    loss: float | None  # mean over the steps of this run in its last epoch
+    words_per_second: float | None  # of training
+    input_share: float | None  # of the training time that was spent waiting for input
 
 
 def new_parameters(settings: argparse.Namespace, letters: int) -> dict[str, Array]:
@@ -151,7 +151,8 @@ class Training:
             progress = checkpoint.load(path, self.parameters, self.optimizer)
             for name, value in progress.settings.items():
                 if value != getattr(self.settings, name):
-                    raise SystemExit(f"{path} was trained with --{name.replace('_', '-')} {value}")
+                    option = "--" + name.replace("_", "-")
+                    raise checkpoint.CheckpointError(f"{path} was trained with {option} {value}")
             state, step[...] = self.optimizer.state_dict(), progress.step
         self.ranks.broadcast(self.parameters)
         self.ranks.broadcast(state)
@@ -168,11 +169,11 @@ class Training:
             start = (step - first) * size
             yield data.batch_of(self.words, self.ranks.share(order[start : start + size]))
 
-    def take_step(self, batch: data.Batch, stop: bool) -> distributed.Reduced:
-        """Train on one batch."""
+    def take_step(self, batch: data.Batch, stop: checkpoint.Stop) -> distributed.Reduced:
+        """Train on one batch; find out whether a signal has asked any rank to stop."""
         self.optimizer.learning_rate = rate_at(self.step, self.steps, self.settings)
         loss, gradients = loss_and_gradients(self.engine, batch, self.parameters)
-        found = self.ranks.reduce(gradients, loss, len(batch.lengths), stop=stop)
+        found = self.ranks.reduce(gradients, loss, len(batch.lengths), stop=bool(stop))
         fastrnn.clip_gradients(gradients, MAX_NORM)
         self.optimizer.step(gradients)
         self.step += 1
@@ -183,16 +184,15 @@ class Training:
     def run(self, validation: data.Words) -> Outcome:
         """Train to the end, to ``--max-steps`` or to a signal; print the epochs' accuracies."""
         last = min(self.steps, self.settings.max_steps or self.steps)
-        clock, loss, stopped = Clock(), float("nan"), False
+        clock, loss, stopped = Clock(), None, False
         with checkpoint.stop_on_signals() as stop:
             while self.step < last and not stopped:
                 loss, stopped = self._run_epoch(last, stop, clock)
                 self.save()
                 if self.ranks.rank == 0:
-                    accuracy = accuracy_of(
-                        confusion_matrix(self.engine, validation, self.parameters)
-                    )
-                    print(f"step {self.step} of {self.steps}: validation accuracy {accuracy:.2%}")
+                    confusion = confusion_matrix(self.engine, validation, self.parameters)
+                    accuracy = f"validation accuracy {accuracy_of(confusion):.2%}"
+                    print(f"step {self.step} of {self.steps}: {accuracy}", flush=True)
         if stopped and self.ranks.rank == 0:
             print("stopped by a signal" + (", and saved" if self.settings.checkpoint else ""))
         return Outcome(self.step, loss, clock.words_per_second, clock.input_share)
@@ -201,57 +201,60 @@ class Training:
         """Train to the end of the epoch; return the mean loss and whether a signal has come."""
         from tqdm import tqdm
 
-        batches = data.Prefetched(self.batches(last))
-        first, total, words = self.epoch * self.steps_of_epoch, 0.0, 0
         bar = tqdm(
             desc=f"epoch {self.epoch + 1}", unit="step", total=self.steps_of_epoch,
-            initial=self.step - first, disable=None if self.ranks.rank == 0 else True,
+            initial=self.step % self.steps_of_epoch, disable=None if self.ranks.rank == 0 else True,
         )  # fmt: skip
-        stopped = False
-        with bar:
-            for batch in clock.timed(batches):
-                found = self.take_step(batch, bool(stop))
-                clock.words += found.labelled
+        total, words = 0.0, 0
+        with bar, data.Prefetched(self.batches(last)) as batches:
+            clock.start()
+            for batch in batches:
+                found = self.take_step(batch, stop)
+                clock.count(found.labelled, batches.waited)
                 total, words = total + found.loss * found.labelled, words + found.labelled
-                speed = f"{clock.words_per_second:,.0f}"
+                speed = f"{clock.words_per_second or 0:,.0f}"
                 bar.set_postfix(loss=f"{total / words:.3f}", words_per_s=speed, refresh=False)
                 bar.update()
-                if stopped := found.stop:
+                if found.stop:
                     break
                 if self.step % SAVE_EVERY == 0:
                     self.save()
-        batches.close()
-        return total / max(words, 1), stopped
+        return total / words, found.stop
 
 
 class Clock:
-    """Words a second, and the share of the time that input took, from the second step on."""
+    """How fast the steps are, and how long they wait for input.
+
+    The first one is left out, because it may compile.
+    """
 
     def __init__(self) -> None:
         self.words, self.seconds, self.waited = 0, 0.0, 0.0
-        self._started = False
+        self._first = True
 
-    def timed(self, batches: data.Prefetched) -> Iterator[data.Batch]:
-        """Give the batches, and measure from asking for one to being done with it."""
-        start, waited = time.perf_counter(), batches.waited
-        for batch in batches:
-            yield batch
-            if self._started:
-                self.seconds += time.perf_counter() - start
-                self.waited += batches.waited - waited
-            else:
-                self._started, self.words = True, 0
-            start, waited = time.perf_counter(), batches.waited
+    def start(self) -> None:
+        """Begin a step."""
+        self._began = time.perf_counter()
 
-    @property
-    def words_per_second(self) -> float:
-        """0 before there is anything to tell."""
-        return self.words / self.seconds if self.seconds else 0.0
+    def count(self, words: int, waited: float) -> None:
+        """End a step of so many words, which waited so long for them, and begin another."""
+        seconds = time.perf_counter() - self._began
+        if not self._first:
+            self.words += words
+            self.seconds += seconds
+            self.waited += waited
+        self._first = False
+        self.start()
 
     @property
-    def input_share(self) -> float:
-        """Of the time; 0 before there is anything to tell."""
-        return self.waited / self.seconds if self.seconds else 0.0
+    def words_per_second(self) -> float | None:
+        """None before there is anything to tell."""
+        return self.words / self.seconds if self.seconds else None
+
+    @property
+    def input_share(self) -> float | None:
+        """Of the time; None before there is anything to tell."""
+        return self.waited / self.seconds if self.seconds else None
 
 
 def accuracy_of(confusion: NDArray[np.int64]) -> float:
@@ -330,11 +333,13 @@ def report(training: Training, outcome: Outcome, words: dict[str, data.Words]) -
     part = "test" if settings.test else "validation"
     confusion = confusion_matrix(training.engine, words[part], training.parameters)
     accuracy = accuracy_of(confusion)
-    print(
-        f"{settings.engine}: {part} accuracy {accuracy:.2%} after {outcome.steps} steps, "
-        f"{outcome.words_per_second:,.0f} words/s, "
-        f"{outcome.input_share:.1%} of the time waiting for input"
+    speed = (
+        f", {outcome.words_per_second:,.0f} words/s, {outcome.input_share:.1%} of the time "
+        "waiting for input"
+        if outcome.words_per_second
+        else ""
     )
+    print(f"{settings.engine}: {part} accuracy {accuracy:.2%} after {outcome.steps} steps{speed}")
     if settings.json:
         found = outcome._asdict() | {"accuracy": accuracy, "split": part, "ranks": ranks.size}
         found |= {name: value for name, value in vars(settings).items() if name in OF_TRAINING}
@@ -357,8 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ranks.broadcast(training.parameters)
     outcome = training.run(words["validation"])
     if ranks.rank == 0:
-        if outcome.words_per_second:
-            report(training, outcome, words)
+        report(training, outcome, words)
         if settings.predict:
             predict(training, alphabet, settings.predict)
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from numpy.random import default_rng as rng
 from numpy.testing import assert_allclose, assert_array_equal
+from thread_ranks import on_ranks
 
+from fastrnn import checkpoint
 from fastrnn.distributed import Ranks
 
 EXAMPLES = str(Path(__file__).parents[1] / "examples")
@@ -101,7 +103,7 @@ def test_a_signal_saves_what_can_be_resumed(words, made_up, tmp_path, monkeypatc
         return take_step(batch, stop)
 
     monkeypatch.setattr(stopped, "take_step", interrupted)
-    assert stopped.run(made_up).steps < 10
+    assert stopped.run(made_up).steps == 5
     comp = training_of(words, made_up, "--checkpoint", path, "--resume")
     comp.resume()
     assert comp.step == stopped.step
@@ -112,8 +114,29 @@ def test_another_training_is_not_resumed(words, made_up, tmp_path):
     path = tmp_path / "a.npz"
     training_of(words, made_up, "--max-steps=1", "--checkpoint", path).run(made_up)
     other = training_of(words, made_up, "--seed=1", "--checkpoint", path, "--resume")
-    with pytest.raises(SystemExit, match="trained with --seed 0"):
+    with pytest.raises(checkpoint.CheckpointError, match="trained with --seed 0"):
         other.resume()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_resumes_on_another_number_of_ranks(words, made_up, tmp_path, size):
+    arguments = ["--dtype=float64", "--checkpoint", tmp_path / "a.npz"]
+    ref = training_of(words, made_up, "--dtype=float64", "--max-steps=17")
+    ref.run(made_up)
+    training_of(words, made_up, "--max-steps=12", *arguments).run(made_up)
+
+    def resume(ranks):
+        training = training_of(words, made_up, *arguments, "--resume", ranks=ranks)
+        training.resume()
+        assert training.step == 12
+        for batch in training.batches(17):
+            training.take_step(batch, checkpoint.Stop())
+        return training
+
+    for comp in on_ranks(size, resume):
+        assert comp.step == 17
+        for name, array in ref.parameters.items():
+            assert_allclose(comp.parameters[name], array, rtol=0, atol=1e-10, err_msg=name)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -151,15 +174,13 @@ def test_prefetching_passes_items_and_errors_on(words):
         yield 2
         raise LookupError("in the thread")
 
-    prefetched = words.data.Prefetched(items())
-    got = iter(prefetched)
-    assert [next(got), next(got)] == [1, 2]
-    with pytest.raises(LookupError, match="in the thread"):
-        next(got)
-    prefetched.close()
-    endless = words.data.Prefetched(iter(int, 1))
-    assert next(iter(endless)) == 0
-    endless.close()
+    with words.data.Prefetched(items()) as prefetched:
+        got = iter(prefetched)
+        assert [next(got), next(got)] == [1, 2]
+        with pytest.raises(LookupError, match="in the thread"):
+            next(got)
+    with words.data.Prefetched(iter(int, 1)) as endless:
+        assert next(iter(endless)) == 0
     assert not endless._thread.is_alive()
 
 
@@ -189,7 +210,17 @@ def test_report_writes_json(words, made_up, tmp_path, capsys):
     found = json.loads(path.read_text())
     assert found["steps"] == 3
     assert 0 <= found["accuracy"] <= 1
-    assert {"loss", "words_per_second", "input_share", "batch_size", "engine"} < set(found)
+    assert found["loss"] > 0
+    assert found["words_per_second"] > 0
+    assert 0 <= found["input_share"] < 1
+    assert {"batch_size", "engine"} < set(found)
+    assert "words/s" in capsys.readouterr().out
+
+    # With nothing left to do, what there is to tell is told all the same.
+    words.report(training, training.run(made_up), {"validation": made_up})
+    found = json.loads(path.read_text())
+    assert found["loss"] is None
+    assert found["words_per_second"] is None
     assert "validation accuracy" in capsys.readouterr().out
 
 
