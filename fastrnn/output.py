@@ -45,8 +45,8 @@ def softmax(x: ArrayLike) -> NDArray[np.floating[Any]]:
     logits = _check.softmax_argument(x)
     shape = logits.shape if logits.ndim > 1 else (len(logits), 1)
     columns = logits.reshape(len(logits), -1)
-    out = np.empty(columns.shape, columns.dtype, order="F")
-    kernels.softmax(out.dtype, columns, out)
+    out = np.empty_like(columns)
+    kernels.softmax(out.dtype, columns[:, :, np.newaxis], out[:, :, np.newaxis])
     return out.reshape(shape)
 
 

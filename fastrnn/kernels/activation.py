@@ -321,6 +321,33 @@ def largest_of(typingctx: Any, pointer: Any, before: Any) -> Any:
     return pointer.dtype(pointer, pointer.dtype), _registers(pointer, emit)
 
 
+def _on_two(combine: Callable[[Number, Number], Number]) -> Any:
+    """Make an intrinsic that combines `lanes_of` elements in place with those at a second pointer."""
+
+    @intrinsic
+    def on_two(typingctx: Any, pointer: Any, other: Any) -> Any:
+        def emit(x: Number, address: ir.Value) -> tuple[Number, None]:
+            cast = x.builder.bitcast(address, x.value.type.as_pointer())
+            y = Number(x.builder, x.builder.load(cast, align=x.format.bits // 8))
+            return combine(x, y), None
+
+        return types.void(pointer, other), _registers(pointer, emit)
+
+    return on_two
+
+
+def _larger_of(x: Number, y: Number) -> Number:
+    first = x.builder.fcmp_ordered(">", x.value, y.value)
+    return Number(x.builder, x.builder.select(first, x.value, y.value))
+
+
+#: `exp(x - y)`; sum; quotient; and the larger, y where one is NaN, of x in place and y.
+exp_of_difference = _on_two(lambda x, y: exp_of(x - y))
+sum_of = _on_two(lambda x, y: x + y)
+quotient_of = _on_two(lambda x, y: x / y)
+larger_of = _on_two(_larger_of)
+
+
 @intrinsic
 def exp_and_sum(typingctx: Any, pointer: Any, largest: Any) -> Any:
     """`exp(value - largest)` of the `lanes_of` elements at `pointer` in place, and their sum."""

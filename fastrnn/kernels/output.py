@@ -12,10 +12,26 @@ import numpy as np
 from numba import carray, types
 
 from ._jit import array_in, array_out, entry, inner
-from .activation import exp_and_sum, lanes_of, largest_of
+from .activation import (
+    exp_and_sum,
+    exp_of_difference,
+    lanes_of,
+    larger_of,
+    largest_of,
+    quotient_of,
+    sum_of,
+)
 from .chunk import multiply_rows_of, share_of
 from .launch import run_team, team_entry, worker
-from .memory import CACHE_LINE, first_aligned, move, on_stack, pointer_to
+from .memory import (
+    CACHE_LINE,
+    copy,
+    first_aligned,
+    move,
+    on_stack,
+    pointer_into,
+    pointer_to,
+)
 from .panels import (
     add_outer,
     pack_rows,
@@ -189,15 +205,35 @@ def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[
     sum_output_groups(team[0], work, dWya, dby)
 
 
-@entry(lambda dtype: types.void(array_in(dtype, 2), array_out(dtype, 2, "A")))
+@entry(lambda dtype: types.void(array_in(dtype, 3), array_out(dtype, 3, "A")))
 def softmax(x, out):  # type: ignore[no-untyped-def]
-    """Softmax of each column of `x` (n, m)."""
-    n, m = x.shape
-    panels = np.empty(panels_of(n) * PANEL, x.dtype)
-    for i in range(m):
+    """Softmax of each column of `x` (n, m, 1); a tile's width of columns lies in registers at once."""
+    n, m, _ = x.shape
+    width = width_of(x)
+    work = np.empty((n + 2) * width, x.dtype)
+    rows, largest = pointer_to(work, 0), pointer_to(work, n * width)
+    total = move(largest, width)
+    for first in range(0, m, width):
+        used = min(width, m - first)
         for k in range(n):
-            panels[k] = x[k, i]
-        panels[n:] = -np.inf
-        softmax_rows(pointer_to(panels, 0), PANEL, 1, n)
+            row = move(rows, k * width)
+            if used == width and x.strides[1] == x.itemsize:
+                copy(row, pointer_into(x, k, first, 0), width)
+            else:
+                for i in range(used):
+                    work[k * width + i] = x[k, first + i, 0]
+                work[k * width + used : (k + 1) * width] = 0
+        copy(largest, rows, width)
+        work[(n + 1) * width :] = 0
         for k in range(n):
-            out[k, i] = panels[k]
+            larger_of(largest, move(rows, k * width))
+        for k in range(n):
+            exp_of_difference(move(rows, k * width), largest)
+            sum_of(total, move(rows, k * width))
+        for k in range(n):
+            quotient_of(move(rows, k * width), total)
+            if used == width and out.strides[1] == out.itemsize:
+                copy(pointer_into(out, k, first, 0), move(rows, k * width), width)
+            else:
+                for i in range(used):
+                    out[k, first + i, 0] = work[k * width + i]
