@@ -322,7 +322,7 @@ def largest_of(typingctx: Any, pointer: Any, before: Any) -> Any:
 
 
 def _on_two(combine: Callable[[Number, Number], Number]) -> Any:
-    """Make an intrinsic that combines `lanes_of` elements in place with those at a second pointer."""
+    """Make an intrinsic that combines elements in place with those at a second pointer."""
 
     @intrinsic
     def on_two(typingctx: Any, pointer: Any, other: Any) -> Any:

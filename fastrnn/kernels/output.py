@@ -207,7 +207,7 @@ def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[
 
 @entry(lambda dtype: types.void(array_in(dtype, 3), array_out(dtype, 3, "A")))
 def softmax(x, out):  # type: ignore[no-untyped-def]
-    """Softmax of each column of `x` (n, m, 1); a tile's width of columns lies in registers at once."""
+    """Softmax of each column of `x` (n, m, 1), one column in each lane."""
     n, m, _ = x.shape
     width = width_of(x)
     work = np.empty((n + 2) * width, x.dtype)
