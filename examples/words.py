@@ -44,6 +44,8 @@ Array = NDArray[Any]
 ENGINES = {"fastrnn": fastrnn, "reference": fastrnn.reference}
 SCALINGS = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 BASE_BATCH, WARM_UP, MAX_NORM = 256, 0.05, 1.0
+#: Words that are read at once: what they take, unlike that of a whole batch, stays in the caches.
+PART = 512
 SAVE_EVERY, CHECK_EVERY = 100, 50  # steps
 #: What must not change between a checkpoint and its resumption.
 OF_TRAINING = (
@@ -71,26 +73,34 @@ def new_parameters(settings: argparse.Namespace, letters: int) -> dict[str, Arra
     return parameters | {"Wex": rng.standard_normal((n_x, letters)).astype(dtype)}
 
 
+def forward(engine: ModuleType, words: data.Words, parameters: dict[str, Array]) -> Any:
+    """Read words: what the engine's ``rnn_forward`` returns."""
+    x = embedding_forward(words.letters, parameters["Wex"])
+    a0 = np.zeros((len(parameters["ba"]), x.shape[1]), x.dtype)
+    return engine.rnn_forward(x, a0, parameters, words.lengths)
+
+
 def loss_and_gradients(
-    engine: ModuleType, batch: data.Batch, parameters: dict[str, Array]
+    engine: ModuleType, batch: data.Words, parameters: dict[str, Array]
 ) -> tuple[float, dict[str, Array]]:
     """Sum of the cross-entropies of a batch, and the gradients of all parameters."""
-    x = embedding_forward(batch.letters, parameters["Wex"])
-    a0 = np.zeros((len(parameters["ba"]), x.shape[1]), x.dtype)
-    _, y_pred, caches = engine.rnn_forward(x, a0, parameters, batch.lengths)
-    loss, gradients = engine.output_backward(y_pred, batch.languages, caches, reduction="sum")
-    gradients |= engine.rnn_backward(gradients["da"], caches)
-    count = parameters["Wex"].shape[1]
-    gradients["dWex"] = embedding_backward(gradients["dx"], batch.letters, count)
-    return loss, gradients
+    total, sums = 0.0, {f"d{name}": np.zeros_like(array) for name, array in parameters.items()}
+    for part in data.parts_of(batch, PART):
+        _, y_pred, caches = forward(engine, part, parameters)
+        loss, gradients = engine.output_backward(y_pred, part.languages, caches, reduction="sum")
+        gradients |= engine.rnn_backward(gradients["da"], caches)
+        letters = parameters["Wex"].shape[1]
+        gradients["dWex"] = embedding_backward(gradients["dx"], part.letters, letters)
+        total += loss
+        for name, array in sums.items():
+            array += gradients[name]
+    return total, sums
 
 
-def probabilities(engine: ModuleType, batch: data.Batch, parameters: dict[str, Array]) -> Array:
+def probabilities(engine: ModuleType, words: data.Words, parameters: dict[str, Array]) -> Array:
     """Probability (n_y, m) of each language after the last letter."""
-    x = embedding_forward(batch.letters, parameters["Wex"])
-    a0 = np.zeros((len(parameters["ba"]), x.shape[1]), x.dtype)
-    _, y_pred, _ = engine.rnn_forward(x, a0, parameters, batch.lengths)
-    return engine.final_states(y_pred, batch.lengths)
+    _, y_pred, _ = forward(engine, words, parameters)
+    return engine.final_states(y_pred, words.lengths)
 
 
 def confusion_matrix(
@@ -98,10 +108,9 @@ def confusion_matrix(
 ) -> NDArray[np.int64]:
     """Count how many words of each language (row) were taken for words of which (column)."""
     confusion = np.zeros((len(data.LANGUAGES),) * 2, np.int64)
-    for start in range(0, len(words.lengths), 4096):
-        batch = data.batch_of(words, slice(start, start + 4096))
-        likeliest = probabilities(engine, batch, parameters).argmax(axis=0)
-        np.add.at(confusion, (batch.languages, likeliest), 1)
+    for part in data.parts_of(words, PART):
+        likeliest = probabilities(engine, part, parameters).argmax(axis=0)
+        np.add.at(confusion, (part.languages, likeliest), 1)
     return confusion
 
 
@@ -160,16 +169,21 @@ class Training:
         self.optimizer.load_state_dict(state)
         self.step = int(step)
 
-    def batches(self, last: int) -> Iterator[data.Batch]:
-        """Batches of this rank, from the present step until the end of the epoch or `last`."""
+    def batches(self, last: int) -> Iterator[data.Words]:
+        """Batches of this rank, from the present step until the end of the epoch or `last`.
+
+        The words of a batch are in the order of their lengths, so that its parts hold words of
+        about the same length and every rank gets as much to do.
+        """
         size, epoch = self.settings.batch_size, self.epoch
         order = data.order_of_epoch(len(self.words.lengths), self.settings.seed, epoch)
         first = epoch * self.steps_of_epoch
         for step in range(self.step, min(first + self.steps_of_epoch, last)):
-            start = (step - first) * size
-            yield data.batch_of(self.words, self.ranks.share(order[start : start + size]))
+            chosen = order[(step - first) * size :][:size]
+            by_length = chosen[np.argsort(self.words.lengths[chosen], kind="stable")]
+            yield data.chosen_of(self.words, self.ranks.share(by_length))
 
-    def take_step(self, batch: data.Batch, stop: checkpoint.Stop) -> distributed.Reduced:
+    def take_step(self, batch: data.Words, stop: checkpoint.Stop) -> distributed.Reduced:
         """Train on one batch; find out whether a signal has asked any rank to stop."""
         self.optimizer.learning_rate = rate_at(self.step, self.steps, self.settings)
         loss, gradients = loss_and_gradients(self.engine, batch, self.parameters)
@@ -265,7 +279,7 @@ def accuracy_of(confusion: NDArray[np.int64]) -> float:
 def predict(training: Training, alphabet: str, words: Sequence[str]) -> None:
     """Print the three likeliest languages of each word."""
     letters, lengths = data.encode([word.lower() for word in words], alphabet)
-    batch = data.Batch(letters, lengths, np.full(len(words), -1))
+    batch = data.Words(letters, lengths, np.full(len(words), -1))
     names = list(data.LANGUAGES.values())
     columns = probabilities(training.engine, batch, training.parameters).T
     for word, column in zip(words, columns, strict=True):
@@ -305,8 +319,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--embedding", type=int, default=32, help="numbers that stand for a letter")
     add("--epochs", type=int, default=3, help="passes over the training words")
     add("--max-steps", type=int, help="stop there, with the schedule of all epochs")
-    add("--learning-rate", type=float, default=1e-3, help=f"of a batch of {BASE_BATCH}")
-    add("--scaling", choices=SCALINGS, default="linear", help="of the learning rate with the batch")
+    add("--learning-rate", type=float, default=8e-3, help=f"of a batch of {BASE_BATCH}")
+    add("--scaling", choices=SCALINGS, default="sqrt", help="of the learning rate with the batch")
     add("--dtype", choices=["float32", "float64"], default="float32", help="to compute in")
     add("--seed", type=int, default=0, help="of weights and order")
     add("--engine", choices=ENGINES, default="fastrnn", help="what computes")

@@ -37,19 +37,11 @@ UNKNOWN = 0
 
 
 class Words(NamedTuple):
-    """Encoded words, a row each."""
+    """Encoded words, a row each: all of a part of the data, or those of a batch."""
 
-    letters: NDArray[np.uint8]  # (N, LONGEST), UNKNOWN past the end
+    letters: NDArray[np.uint8]  # (N, T), UNKNOWN past the end
     lengths: NDArray[np.int64]  # (N,)
     languages: NDArray[np.int64]  # (N,) in the order of LANGUAGES
-
-
-class Batch(NamedTuple):
-    """Words of one step, for one rank."""
-
-    letters: NDArray[np.uint8]  # (m, T)
-    lengths: NDArray[np.int64]  # (m,)
-    languages: NDArray[np.int64]  # (m,)
 
 
 def is_latin(word: str) -> bool:
@@ -114,11 +106,17 @@ def load(of_each: int = WORDS_OF_EACH) -> tuple[dict[str, Words], str]:
     }, alphabet
 
 
-def batch_of(words: Words, chosen: NDArray[np.int64] | slice) -> Batch:
+def chosen_of(words: Words, chosen: NDArray[np.int64] | slice) -> Words:
     """Take some words, with no more steps than the longest of them has."""
     lengths = words.lengths[chosen]
     T = int(lengths.max(initial=1))
-    return Batch(words.letters[chosen, :T], lengths, words.languages[chosen])
+    return Words(words.letters[chosen, :T], lengths, words.languages[chosen])
+
+
+def parts_of(words: Words, size: int) -> Iterator[Words]:
+    """Cut words into parts of at most `size`."""
+    for start in range(0, len(words.lengths), size):
+        yield chosen_of(words, slice(start, start + size))
 
 
 def order_of_epoch(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -132,9 +130,9 @@ class Prefetched:
     The kernels that train release the interpreter's lock, so that the thread runs beside them.
     """
 
-    def __init__(self, items: Iterable[Batch], ahead: int = 4) -> None:
+    def __init__(self, items: Iterable[Words], ahead: int = 4) -> None:
         self.waited = 0.0  #: seconds that the user of the items has waited for the last one
-        self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(ahead)
+        self._ready: queue.Queue[Words | BaseException | None] = queue.Queue(ahead)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._fill, args=(items,), daemon=True)
 
@@ -148,7 +146,7 @@ class Prefetched:
         self._closed.set()
         self._thread.join()
 
-    def _fill(self, items: Iterable[Batch]) -> None:
+    def _fill(self, items: Iterable[Words]) -> None:
         try:
             for item in items:
                 self._put(item)
@@ -158,14 +156,14 @@ class Prefetched:
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: Batch | BaseException | None) -> None:
+    def _put(self, item: Words | BaseException | None) -> None:
         while not self._closed.is_set():
             try:
                 return self._ready.put(item, timeout=0.1)
             except queue.Full:
                 pass
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Words]:
         """Give the items in their order; an exception in the thread is raised here."""
         while True:
             start = time.perf_counter()

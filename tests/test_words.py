@@ -13,6 +13,8 @@ from numpy.random import default_rng as rng
 from numpy.testing import assert_allclose, assert_array_equal
 from thread_ranks import on_ranks
 
+import fastrnn
+import fastrnn.reference
 from fastrnn import checkpoint
 from fastrnn.distributed import Ranks
 
@@ -57,7 +59,7 @@ def assert_same(comp, ref):
 @pytest.mark.parametrize("engine", ["fastrnn", "reference"])
 def test_learns(words, made_up, engine):
     training = training_of(
-        words, made_up, "--epochs=20", "--learning-rate=0.1", f"--engine={engine}"
+        words, made_up, "--epochs=20", "--learning-rate=0.03", f"--engine={engine}"
     )
     outcome = training.run(made_up)
     assert outcome.steps == 20 * 10
@@ -152,6 +154,17 @@ def test_ranks_share_the_same_batches(words, made_up, size):
             T = part.letters.shape[1]
             assert_array_equal(part.lengths, ref[step].lengths[rank::size])
             assert_array_equal(part.letters, ref[step].letters[rank::size, :T])
+
+
+def test_parts_add_up_to_the_batch(words, made_up, monkeypatch):
+    parameters = training_of(words, made_up, "--dtype=float64").parameters
+    ref_loss, ref = words.loss_and_gradients(fastrnn.reference, made_up, parameters)
+    monkeypatch.setattr(words, "PART", 47)
+    comp_loss, comp = words.loss_and_gradients(fastrnn, made_up, parameters)
+    assert_allclose(comp_loss, ref_loss, rtol=1e-12)
+    assert comp.keys() == ref.keys() == {f"d{name}" for name in parameters}
+    for name in ref:
+        assert_allclose(comp[name], ref[name], rtol=0, atol=1e-10, err_msg=name)
 
 
 def test_every_word_is_seen_once_an_epoch(words, made_up):
