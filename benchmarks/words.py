@@ -64,7 +64,8 @@ def batches(settings: argparse.Namespace) -> None:
     for epochs, size in [(3, 256), (3, 1024), (3, 4096), (3, 16384), (6, 16384)]:
         found = train("--batch-size", size, "--hidden", settings.hidden, "--epochs", epochs)
         speed, share = found["words_per_second"], found["input_share"]
-        print(f"| {size} | {epochs} | {found['accuracy']:.2%} | {speed:,.0f} | {share:.1%} |", flush=True)
+        row = f"| {size} | {epochs} | {found['accuracy']:.2%} | {speed:,.0f} | {share:.1%} |"
+        print(row, flush=True)
 
 
 def ranks(settings: argparse.Namespace) -> None:
