@@ -92,7 +92,7 @@ def reduction(settings: argparse.Namespace) -> None:
     """Time the reduction of a step's gradients, on the rank that this process is."""
     group = connect()
     parameters = fastrnn.initialize_parameters(32, settings.hidden, 24, seed=0)
-    parameters["Wex"] = np.zeros((32, 101), np.float32)
+    parameters["Wex"] = np.zeros((32, 100), np.float32)
     gradients = {f"d{name}": array.copy() for name, array in parameters.items()}
     times = []
     for _ in range(200):

@@ -14,9 +14,9 @@ algorithms", arXiv:2205.10287), or linearly (P. Goyal et al., "Accurate, large m
 arXiv:1706.02677, section 2). It rises over the first twentieth of the steps, the warm-up of the
 latter, and then falls in a straight line to 0.
 
-The rates were chosen on the validation words with 64 hidden units and one epoch: batches of 256 at
-1e-3, 2e-3, 4e-3 and 8e-3 made 55.6, 59.6, 62.6 and 63.3 % of it, batches of 4,096 at 16e-3 and 32e-3
-58.7 and 59.9 %. Linear growth from the best rate of the small batch would be 128e-3.
+The rates were chosen on the validation words with 64 hidden units and one epoch. Batches of 256 at
+1e-3, 2e-3, 4e-3 and 8e-3 made 55.6, 59.6, 62.6 and 63.3 % of it, batches of 4,096 at 16e-3 and
+32e-3 58.7 and 59.9 %. Linear growth from the best rate of the small batch would be 128e-3.
 
 The order of the words depends on the seed and the epoch alone. A run that is interrupted by SIGINT
 or SIGTERM saves a checkpoint and can be resumed, on another number of ranks as well.
