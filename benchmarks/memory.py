@@ -23,10 +23,6 @@ class Memory:
     def peakmem_reference(self, *case: str) -> None:
         """Python, NumPy, Numba and the data."""
 
-    def peakmem_forward(self, *case: str) -> None:
-        """All steps."""
-        self.batch.forward()
-
     def peakmem_both(self, *case: str) -> None:
         """All steps forward, then back."""
         self.batch.both()
