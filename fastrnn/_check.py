@@ -27,6 +27,7 @@ from fastrnn._conform import (
     Sizes,
     Weights,
     came,
+    came_as,
     computing_dtype,
     conform,
     convert,
@@ -141,8 +142,7 @@ def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDAr
 
     array = plain(name, seq_lengths)
     if array.dtype.kind not in "iuf":
-        shown = array if array.dtype != object and array.ndim else seq_lengths
-        raise TypeError(f"{name} must hold whole numbers, got {came(shown)}")
+        raise TypeError(f"{name} must hold whole numbers, got {came_as(seq_lengths, array)}")
     if array.ndim != 1:
         raise ValueError(f"{name} must have shape ({m},), one for each sample, got {array.shape}")
     if array.dtype.kind == "f":
@@ -177,8 +177,7 @@ def labels(
             raise TypeError("labels must be integers, got a boolean among them")
         array = array if given else array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        shown = array if array.dtype != object and array.ndim else labels
-        raise TypeError(f"labels must be integers, got {came(shown)}")
+        raise TypeError(f"labels must be integers, got {came_as(labels, array)}")
     if array.shape not in ((m, T), (m,)):
         raise ValueError(f"labels must have shape {(m, T)} or {(m,)}, got {array.shape}")
 

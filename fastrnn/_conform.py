@@ -173,7 +173,7 @@ def numeric(name: str, value: Any) -> Array:
     if array.dtype.kind not in "iub" and array.dtype.char not in "efd":
         raise TypeError(
             f"{name} must be an array of float64, float32, float16 or integers, "
-            f"got {came(array if array.dtype != object and array.ndim else value)}"
+            f"got {came_as(value, array)}"
         )
     return array
 
@@ -211,6 +211,11 @@ def whole(name: str, value: Any) -> int:
             raise ValueError(f"{name} must be a whole number, got {value}")
         return int(value)
     return integer(name, value)
+
+
+def came_as(value: Any, array: Array) -> str:
+    """Say what came, by the array that was made of it where that tells more."""
+    return came(array if array.dtype != object and array.ndim else value)
 
 
 def came(value: Any) -> str:
