@@ -45,6 +45,7 @@ From one number to the next, tanh was seen to step down by 2 such units at most 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -307,15 +308,17 @@ def tanh_in_place(pointer: Any, count: int) -> None:
         _tanh_registers(move(pointer, i))
 
 
+def _larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Emit the larger of two, y where one is NaN."""
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
 @intrinsic
 def largest_of(typingctx: Any, pointer: Any, before: Any) -> Any:
     """The largest of `before` and the `lanes_of` elements at `pointer`; any number beside NaN."""
 
     def emit(values: Number, before: ir.Value) -> tuple[None, ir.Value]:
-        def larger(x: ir.Value, y: ir.Value) -> ir.Value:
-            builder = values.builder
-            return builder.select(builder.fcmp_ordered(">", x, y), x, y)
-
+        larger = functools.partial(_larger, values.builder)
         return None, larger(before, values.folded(larger))
 
     return pointer.dtype(pointer, pointer.dtype), _registers(pointer, emit)
@@ -336,16 +339,11 @@ def _on_two(combine: Callable[[Number, Number], Number]) -> Any:
     return on_two
 
 
-def _larger_of(x: Number, y: Number) -> Number:
-    first = x.builder.fcmp_ordered(">", x.value, y.value)
-    return Number(x.builder, x.builder.select(first, x.value, y.value))
-
-
 #: `exp(x - y)`; sum; quotient; and the larger, y where one is NaN, of x in place and y.
 exp_of_difference = _on_two(lambda x, y: exp_of(x - y))
 sum_of = _on_two(lambda x, y: x + y)
 quotient_of = _on_two(lambda x, y: x / y)
-larger_of = _on_two(_larger_of)
+larger_of = _on_two(lambda x, y: Number(x.builder, _larger(x.builder, x.value, y.value)))
 
 
 @intrinsic

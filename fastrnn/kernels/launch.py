@@ -53,6 +53,7 @@ _launch_kernel = Kernel(
 )
 
 
+@functools.cache
 def _address(kernel: Kernel, dtype: np.dtype[Any], symbol: str) -> int:
     """Address of a compiled function under one of its names."""
     (result,) = kernel.compile(dtype).overloads.values()
@@ -60,7 +61,6 @@ def _address(kernel: Kernel, dtype: np.dtype[Any], symbol: str) -> int:
     return address
 
 
-@functools.cache
 def launch_address() -> int:
     """Address of `launch`; the first call compiles or loads it."""
     return _address(_launch_kernel, np.dtype(np.int64), "llvm_cfunc_wrapper_name")
@@ -129,13 +129,10 @@ class TeamKernel(Kernel):
     ) -> None:
         super().__init__(function, signature)
         self.worker = worker
-        self.addresses: dict[np.dtype[Any], int] = {}
 
     def __call__(self, dtype: np.dtype[Any], count: int, launch: int, *arguments: Any) -> Any:
         """Call the kernel for `count` workers: threads, if the address `launch` is not 0."""
-        address = self.addresses.get(dtype)
-        if address is None:
-            address = self.addresses[dtype] = _address(self.worker, dtype, "llvm_func_name")
+        address = _address(self.worker, dtype, "llvm_func_name")
         return super().__call__(dtype, (count, launch, address), *arguments)
 
 

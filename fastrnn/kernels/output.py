@@ -44,8 +44,8 @@ from .panels import (
 )
 from .tile import PANEL
 
-#: Rows that are worked on at a time.
-CAPACITY = 192
+#: Rows that are worked on at a time, and of these, rows whose softmax is taken in turn.
+CAPACITY, IN_TURN = 192, 8
 
 
 @inner
@@ -63,9 +63,9 @@ def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
     width = lanes_of(panels)
     tiles = tiles_of(n_y, width)
     # Of several rows in turn: each waits long for its largest, and then for its sum.
-    numbers = carray(on_stack(panels, 8), (8,))
-    for first in range(0, rows, 8):
-        last = min(first + 8, rows)
+    numbers = carray(on_stack(panels, IN_TURN), (IN_TURN,))
+    for first in range(0, rows, IN_TURN):
+        last = min(first + IN_TURN, rows)
         for i in range(first, last):
             largest = carray(move(panels, i * PANEL), (1,))[0]
             for j in range(tiles):
