@@ -178,6 +178,15 @@ def test_no_file_is_no_checkpoint_error(tmp_path):
         checkpoint.load(tmp_path / "none", *new_training())
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler of SIGINT: a shell lets its background processes ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_asks_once_and_the_next_one_stops(number):
     handlers = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
