@@ -19,7 +19,7 @@ from ._jit import array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
 from .launch import run_team, team_entry, worker
-from .memory import CACHE_LINE, first_aligned, move, pointer_to
+from .memory import CACHE_LINE, first_aligned, huge_pages, move, pointer_to, pointer_to_entry
 from .panels import (
     SUMMED_ROWS,
     add_outer,
@@ -34,6 +34,9 @@ from .panels import (
 from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
+
+#: Columns of `x` and `a` that stay in the second cache level while all of `dz` meets them.
+OUTER_COLUMNS = 256
 
 
 class Backward(NamedTuple):
@@ -52,8 +55,10 @@ class Backward(NamedTuple):
     zeros: Any  #: for sums that start from nothing
     dz: Any  #: two buffers of panels
     rows: Any  #: panels of `x[t]`, then of `a[t-1]`
-    sums: Any  #: weight gradients and `dba`, one set for each group
-    sums_size: int
+    dWax: Any  #: sums of the first group, in rows filled up to whole tiles
+    dWaa: Any
+    dba: Any
+    sums_size: int  #: elements from the sums of one group to those of the next
     stride: int
     width: int
 
@@ -105,34 +110,57 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
     )  # fmt: skip
 
 
-@inlined
-def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """PRODUCTS: the chunk's `x[t]' dz[t]`, `a[t-1]' dz[t]` and sum of `dz[t]`."""
-    n_x, n_a, width, stride = job.x.shape[0], job.a.shape[0], job.width, job.stride
-    panels, tiles = panels_of(n_x) + panels_of(n_a), tiles_of(n_a, width)
-    sums = move(job.sums, block.group * job.sums_size)
-    dz = side_of(job.dz, stage.side, n_a, stride)
-    height = panels * PANEL * width
-    first, last = share_of(panels, part, parts)
-    for p in range(first, last):
-        features = n_x - p * PANEL if p < panels_of(n_x) else n_a - (p - panels_of(n_x)) * PANEL
-        add_outer(
-            stage.rows, min(features, PANEL), move(job.rows, p * stride), dz, stride, n_a,
-            move(sums, p * PANEL * width), height, width,
-        )  # fmt: skip
-    first, last = share_of(tiles, part, parts)
-    for j in range(first, last):
-        # Summed in the row after the last of the buffer.
-        chunk = carray(tile_at(dz, stride, job.stride // PANEL - 1, j * width), (width,))
-        total = carray(move(sums, tiles * height + j * width), (width,))
-        for begin in range(0, stage.rows, SUMMED_ROWS):
+@inner
+def add_weight_gradient(
+    rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int, out: Any,
+    width: int,
+) -> None:  # fmt: skip
+    """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns."""
+    row = tiles_of(n, width) * width
+    for column in range(0, n, OUTER_COLUMNS):
+        for p in range(first, last):
+            add_outer(
+                rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
+                tile_at(others, stride, 0, column), stride, min(n - column, OUTER_COLUMNS),
+                move(out, p * PANEL * row + column), row, width,
+            )  # fmt: skip
+
+
+@inner
+def add_bias_gradient(
+    rows: int, dz: Any, stride: int, first: int, last: int, out: Any, width: int
+) -> None:
+    """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles."""
+    for column in range(first, last, width):
+        total = carray(move(out, column), (width,))
+        chunk = carray(tile_at(dz, stride, stride // PANEL - 1, column), (width,))
+        for begin in range(0, rows, SUMMED_ROWS):
             chunk[:] = 0
-            for i in range(begin, min(begin + SUMMED_ROWS, stage.rows)):
-                values = carray(tile_at(dz, stride, i, j * width), (width,))
+            for i in range(begin, min(begin + SUMMED_ROWS, rows)):
+                values = carray(tile_at(dz, stride, i, column), (width,))
                 for c in range(width):
                     chunk[c] += values[c]
             for c in range(width):
                 total[c] += chunk[c]
+
+
+@inlined
+def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
+    """PRODUCTS: the chunk's `dz[t]' x[t]`, `dz[t]' a[t-1]` and sum of `dz[t]`."""
+    n_x, n_a, width, stride = job.x.shape[0], job.a.shape[0], job.width, job.stride
+    dz = side_of(job.dz, stage.side, n_a, stride)
+    states = move(job.rows, panels_of(n_x) * stride)
+    first, last = share_of(panels_of(n_a), part, parts)
+    sums = block.group * job.sums_size
+    add_weight_gradient(
+        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, move(job.dWax, sums), width
+    )  # fmt: skip
+    add_weight_gradient(
+        stage.rows, dz, states, n_a, n_a, stride, first, last, move(job.dWaa, sums), width
+    )  # fmt: skip
+    add_bias_gradient(
+        stage.rows, dz, stride, first * PANEL, last * PANEL, move(job.dba, sums), width
+    )  # fmt: skip
 
 
 @inlined
@@ -168,29 +196,43 @@ share_backward = sharing(run_backward)
 
 @inner
 def sum_groups(
-    sums: Any, size: int, groups: int, first_feature: int, height: int, width: int, out: Any,
-    part: int, parts: int,
-) -> None:  # fmt: skip
-    """One weight gradient `out` (n_a, n) from the tiles of all groups, in their order."""
+    sums: Any, size: int, groups: int, row: int, out: Any, part: int, parts: int
+) -> None:
+    """A part of one gradient `out` (n_a, n) from the sums of all groups, in their order."""
     n_a, n = out.shape
-    first, last = share_of(tiles_of(n_a, width), part, parts)
+    first, last = share_of(n_a, part, parts)
     for j in range(first, last):
-        for k in range(n):
-            at = (j * height + first_feature + k) * width
-            for c in range(min(width, n_a - j * width)):
-                total = carray(move(sums, at + c), (1,))[0]
-                for g in range(1, groups):
-                    total += carray(move(sums, g * size + at + c), (1,))[0]
-                out[j * width + c, k] = total
+        for g in range(groups):
+            values = carray(move(sums, g * size + j * row), (n,))
+            for k in range(n):
+                out[j, k] += values[k]
+
+
+@inner
+def sums_are_results(n_x: int, n_a: int, groups: int, width: int) -> bool:
+    """Whether weight gradients are summed where they are wanted: nothing is to be filled up."""
+    return groups == 1 and n_x % width == 0 and n_a % width == 0
+
+
+@inner
+def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, int]:
+    """Elements of the sums of `dWax`, `dWaa` and `dba` of one group."""
+    row = tiles_of(n_a, width) * width
+    if sums_are_results(n_x, n_a, groups, width):
+        return 0, 0, panels_of(n_a) * PANEL
+    return n_a * tiles_of(n_x, width) * width, n_a * row, panels_of(n_a) * PANEL
 
 
 @inner
 def backward_sizes(n_x: int, n_a: int, width: int, stride: int) -> tuple[int, int, int, int]:
-    """Elements of packed `Wax` and `Waa`, of one set of sums, and of one block's buffers."""
-    tiles, panels = tiles_of(n_a, width), panels_of(n_x) + panels_of(n_a)
-    sums = tiles * width * (panels * PANEL + 1)
-    scratch = (2 * panels_of(n_a) + panels) * stride
-    return tiles_of(n_x, width) * width * n_a, tiles * width * n_a, sums, scratch
+    """Elements of packed `Wax` and `Waa`, of zeros, and of one block's buffers."""
+    panels = panels_of(n_x) + panels_of(n_a)
+    return (
+        tiles_of(n_x, width) * width * n_a,
+        tiles_of(n_a, width) * width * n_a,
+        panels * PANEL,
+        (2 * panels_of(n_a) + panels) * stride,
+    )
 
 
 def backward_types(dtype: types.Type) -> list[types.Type]:
@@ -214,8 +256,9 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     dx, da0, dWax, dWaa, dba = outputs
     n_x, n_a, width = x.shape[0], a.shape[0], width_of(dx)
     stride = (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_sums, scratch = backward_sizes(n_x, n_a, width, stride)
-    size_zeros = (panels_of(n_x) + panels_of(n_a)) * PANEL
+    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(n_x, n_a, width, stride)
+    size_dWax, size_dWaa, size_dba = sums_sizes(n_x, n_a, sizes.groups, width)
+    size_sums = size_dWax + size_dWaa + size_dba
     at_Wax = first_aligned(work)
     at_Waa = at_Wax + size_Wax
     at_zeros = at_Waa + size_Waa
@@ -229,30 +272,30 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         pack_weights(Waa, ticket, workers, work, at_Waa, 0.0)
         if sizes.clear:
             clear_padding(dx, order, active, ticket, workers)
-        first, last = share_of(at_sums + sizes.groups * size_sums - at_zeros, ticket, workers)
+        first, last = share_of(size_zeros + sizes.groups * size_sums, ticket, workers)
         work[at_zeros + first : at_zeros + last] = 0
         end(counters)
         ticket = take(counters)
-    sums = pointer_to(work, at_sums)
+    sums_dWax, sums_dWaa = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dWax)
+    sums_dba = pointer_to(work, at_sums + size_dWax + size_dWaa)
+    in_place = sums_are_results(n_x, n_a, sizes.groups, width)
+    if in_place:
+        sums_dWax, sums_dWaa = pointer_to_entry(dWax, 0, 0), pointer_to_entry(dWaa, 0, 0)
     job = Backward(
         x, a0, order, active, a, da, dx, da0,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
-        sums, size_sums, stride, width,
+        sums_dWax, sums_dWaa, sums_dba, size_sums, stride, width,
     )  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
-    height = (panels_of(n_x) + panels_of(n_a)) * PANEL
+    row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width
     while ticket < done + workers:
         wait_for(counters, done)
         part, groups = ticket - done, sizes.groups
-        sum_groups(sums, size_sums, groups, 0, height, width, dWax, part, workers)
-        features = panels_of(n_x) * PANEL
-        sum_groups(sums, size_sums, groups, features, height, width, dWaa, part, workers)
-        if part == 0:
-            for i in range(n_a):
-                at = at_sums + tiles_of(n_a, width) * width * height + i
-                for g in range(groups):
-                    dba[i, 0] += work[at + g * size_sums]
+        if not in_place:
+            sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
+            sum_groups(sums_dWaa, size_sums, groups, row_a, dWaa, part, workers)
+        sum_groups(sums_dba, size_sums, groups, 1, dba, part, workers)
         ticket = take(counters)
 
 
@@ -261,11 +304,14 @@ def backward_work(workers: int, sizes: Any, dx: Any, da0: Any) -> Any:
     """Workspace of a backward pass."""
     n_x, n_a, width = dx.shape[0], da0.shape[0], width_of(dx)
     stride = (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_sums, scratch = backward_sizes(n_x, n_a, width, stride)
-    size = size_Wax + size_Waa + (panels_of(n_x) + panels_of(n_a)) * PANEL
-    size += sizes.groups * size_sums
+    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(n_x, n_a, width, stride)
+    size_dWax, size_dWaa, size_dba = sums_sizes(n_x, n_a, sizes.groups, width)
+    size = size_Wax + size_Waa + size_zeros
+    size += sizes.groups * (size_dWax + size_dWaa + size_dba)
     size += (workers if sizes.blocks > 1 else 1) * scratch
-    return np.empty(size + CACHE_LINE // dx.itemsize, dx.dtype)
+    work = np.empty(size + CACHE_LINE // dx.itemsize, dx.dtype)
+    huge_pages(work)
+    return work
 
 
 @team_entry(backward_types, backward_worker)

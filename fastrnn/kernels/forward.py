@@ -22,7 +22,7 @@ from ._jit import array_in, array_out, inlined, inner
 from .cell import activate, copy_out
 from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
 from .launch import run_team, team_entry, worker
-from .memory import CACHE_LINE, first_aligned, move, pointer_to
+from .memory import CACHE_LINE, first_aligned, huge_pages, move, pointer_to
 from .output import softmax_rows
 from .panels import (
     multiply_column,
@@ -188,7 +188,9 @@ def forward_work(workers: int, sizes: Any, x: Any, a: Any, y_pred: Any) -> Any:
     weights += tiles_of(n_y, width) * width * (n_a + 1)
     scratch = forward_scratch(n_x, n_a, n_y, (sizes.capacity + 1) * PANEL)
     sets = workers if sizes.blocks > 1 else 1
-    return np.empty(weights + sets * scratch + CACHE_LINE // a.itemsize, a.dtype)
+    work = np.empty(weights + sets * scratch + CACHE_LINE // a.itemsize, a.dtype)
+    huge_pages(work)
+    return work
 
 
 @team_entry(forward_types, forward_worker)

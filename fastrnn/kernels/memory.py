@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -14,6 +15,10 @@ from ._jit import inner
 
 #: Workspace starts on a cache line, so that no tile row straddles two of them.
 CACHE_LINE = 64
+
+#: Linux has the call; 14 is its MADV_HUGEPAGE. Smaller allocations are not worth it.
+_ADVISE = "madvise" if sys.platform == "linux" and llvm.address_of_symbol("madvise") else None
+_PAGE, _HUGE = 4096, 1 << 22
 
 _YIELD = next((f for f in ("sched_yield", "SwitchToThread") if llvm.address_of_symbol(f)), None)
 
@@ -30,20 +35,30 @@ def pointer_to(typingctx: Any, array: Any, index: Any) -> Any:
     return signature, codegen
 
 
-@intrinsic
-def pointer_into(typingctx: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
-    """Address of `array[i, j, k]` of an array of any strides."""
-    signature = types.CPointer(array.dtype)(array, types.intp, types.intp, types.intp)
+def _pointer_at(axes: int) -> Any:
+    """Code of an intrinsic that gives the address of an element by `axes` indices."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = context.make_array(signature.args[0])(context, builder, arguments[0])
-        strides = cgutils.unpack_tuple(builder, value.strides, 3)
+        strides = cgutils.unpack_tuple(builder, value.strides, axes)
         offset = context.get_constant(types.intp, 0)
         for index, stride in zip(arguments[1:], strides, strict=True):
             offset = builder.add(offset, builder.mul(index, stride))
         return cgutils.pointer_add(builder, value.data, offset)
 
-    return signature, codegen
+    return codegen
+
+
+@intrinsic
+def pointer_to_entry(typingctx: Any, array: Any, i: Any, j: Any) -> Any:
+    """Address of `array[i, j]` of an array of any strides."""
+    return types.CPointer(array.dtype)(array, types.intp, types.intp), _pointer_at(2)
+
+
+@intrinsic
+def pointer_into(typingctx: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
+    """Address of `array[i, j, k]` of an array of any strides."""
+    return types.CPointer(array.dtype)(array, types.intp, types.intp, types.intp), _pointer_at(3)
 
 
 @intrinsic
@@ -106,6 +121,34 @@ def _address(typingctx: Any, pointer: Any) -> Any:
     return types.intp(pointer), lambda context, builder, signature, arguments: builder.ptrtoint(
         arguments[0], context.get_value_type(types.intp)
     )
+
+
+@intrinsic
+def huge_pages(typingctx: Any, array: Any) -> Any:
+    """Ask the system for large pages under a one-dimensional array, where it has a call for it.
+
+    Weights that are read at every step then cost no walk through page tables, and untouched memory
+    costs one fault for 2 MiB.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _ADVISE:
+            value = context.make_array(signature.args[0])(context, builder, arguments[0])
+            i64, i32 = ir.IntType(64), ir.IntType(32)
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(i32, [i64, i64, i32]), _ADVISE
+            )
+            page = ir.Constant(i64, -_PAGE)
+            begin = builder.ptrtoint(value.data, i64)
+            end = builder.add(begin, builder.mul(value.nitems, value.itemsize))
+            first = builder.and_(builder.add(begin, ir.Constant(i64, _PAGE - 1)), page)
+            size = builder.sub(builder.and_(end, page), first)
+            large = builder.icmp_signed(">=", size, ir.Constant(i64, _HUGE))
+            with cgutils.if_unlikely(builder, large):
+                builder.call(function, [first, size, ir.Constant(i32, 14)])
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
 
 
 @inner

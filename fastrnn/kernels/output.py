@@ -102,7 +102,7 @@ def cross_entropy(y: Any, label: int, a: Any, t: int, sample: int, Wya: Any, by:
 def output_sizes(n_a: int, n_y: int, width: int) -> tuple[int, int, int]:
     """Elements of packed `Wya`, of one group's sums, and of its buffers."""
     stride = (CAPACITY + 1) * PANEL
-    sums = tiles_of(n_a, width) * width * panels_of(n_y) * PANEL + panels_of(n_y) * PANEL
+    sums = (tiles_of(n_a, width) * width + 1) * n_y
     return (
         tiles_of(n_a, width) * width * (n_y + 1),
         sums,
@@ -134,7 +134,8 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
     weights, zeros = pointer_to(work, at), pointer_to(work, at + size_Wya - size_Wya // (n_y + 1))
     at_sums = at + size_Wya + group * (size_sums + size_buffers)
     sums, dz = pointer_to(work, at_sums), pointer_to(work, at_sums + size_sums)
-    bias_sums = carray(move(sums, size_sums - panels_of(n_y) * PANEL), (n_y,))
+    row = tiles_of(n_a, width) * width
+    bias_sums = carray(move(sums, n_y * row), (n_y,))
     states = move(dz, panels_of(n_y) * stride)
     gradients = move(states, panels_of(n_a) * stride)
     begin, finish = share_of(steps.size, group, groups)
@@ -163,7 +164,7 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
         for p in range(panels_of(n_y)):
             add_outer(
                 last - first, min(PANEL, n_y - p * PANEL), move(dz, p * stride), states, stride,
-                n_a, move(sums, p * PANEL * width), panels_of(n_y) * PANEL * width, width,
+                n_a, move(sums, p * PANEL * row), row, width,
             )  # fmt: skip
 
 
@@ -183,13 +184,13 @@ def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     """The weight gradients of all groups, in their order."""
     n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(dWya)
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
-    height = panels_of(n_y) * PANEL
+    row = tiles_of(n_a, width) * width
     for g in range(groups):
         at = first_aligned(work) + size_Wya + g * (size_sums + size_buffers)
         for k in range(n_y):
             for j in range(n_a):
-                dWya[k, j] += work[at + (j // width * height + k) * width + j % width]
-            dby[k, 0] += work[at + size_sums - height + k]
+                dWya[k, j] += work[at + k * row + j]
+            dby[k, 0] += work[at + n_y * row + k]
 
 
 @team_entry(output_types, output_worker)

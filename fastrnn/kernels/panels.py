@@ -7,7 +7,16 @@ from typing import Any
 from numba import carray
 
 from ._jit import inner
-from .memory import CACHE_LINE, copy, move, pointer_into, prefetch_to_read, prefetch_to_write
+from .memory import (
+    CACHE_LINE,
+    copy,
+    move,
+    pointer_into,
+    pointer_to,
+    pointer_to_entry,
+    prefetch_to_read,
+    prefetch_to_write,
+)
 from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
 
 #: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
@@ -55,14 +64,21 @@ def pack_weights(
     depth, columns = matrix.shape
     width = width_of(packed)
     tiles = tiles_of(columns, width)
-    for tile in range(tiles * part // parts, tiles * (part + 1) // parts):
-        used = min(width, columns - tile * width)
-        for k in range(depth):
-            at = offset + (tile * depth + k) * width
-            for c in range(used):
-                packed[at + c] = matrix[k, tile * width + c]
-            for c in range(used, width):
-                packed[at + c] = padding
+    contiguous = matrix.strides[1] == matrix.itemsize
+    # Contiguous rows are read from end to end, else all rows of a tile side by side.
+    block = 1 if contiguous else max(depth, 1)
+    for first in range(0, depth, block):
+        for tile in range(tiles * part // parts, tiles * (part + 1) // parts):
+            used = min(width, columns - tile * width)
+            for k in range(first, first + block):
+                at = offset + (tile * depth + k) * width
+                if contiguous and used == width:
+                    copy(pointer_to(packed, at), pointer_to_entry(matrix, k, tile * width), width)
+                else:
+                    for c in range(used):
+                        packed[at + c] = matrix[k, tile * width + c]
+                    for c in range(used, width):
+                        packed[at + c] = padding
 
 
 @inner
@@ -151,6 +167,7 @@ def multiply_column(
                 move(left, k // PANEL * stride + first * PANEL),
                 stride,
                 move(weights, k * width),
+                move(weights, (k + block + block * i // tiles) * width),
                 move(start, first * start_stride),
                 start_stride,
                 move(out, first * PANEL),
@@ -166,17 +183,18 @@ def add_outer(
 ) -> None:  # fmt: skip
     """`out += left.T @ right` for one panel `left` of `features` columns and all of `right`.
 
-    `out` has one row of `width` values for each feature, column tiles `out_stride` apart.
+    `out` has one row for each feature, `out_stride` elements apart and filled up to whole tiles.
     """
     tiles = (features + ROWS - 1) // ROWS
-    for k in range(0, rows, SUMMED_ROWS):
-        for j in range(tiles_of(columns, width)):
-            for i in range(tiles):
-                first = features * i // tiles
+    for j in range(0, columns, width):
+        for i in range(tiles):
+            first = features * i // tiles
+            for k in range(0, rows, SUMMED_ROWS):
                 add_transposed_product(
                     features * (i + 1) // tiles - first,
                     min(SUMMED_ROWS, rows - k),
                     move(left, k * PANEL + first),
-                    tile_at(right, right_stride, k, j * width),
-                    move(out, j * out_stride + first * width),
+                    tile_at(right, right_stride, k, j),
+                    move(out, first * out_stride + j),
+                    out_stride,
                 )

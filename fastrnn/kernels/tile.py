@@ -29,6 +29,8 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from .memory import CACHE_LINE
+
 
 class Tile(NamedTuple):
     """Register tile of an instruction set."""
@@ -151,44 +153,55 @@ class _Emitter:
     def add(self, before: list[Any], sums: list[Any]) -> list[Any]:
         return [self.builder.fadd(x, y) for x, y in zip(before, sums, strict=True)]
 
-    def load_tile(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
-        return [
-            self.load(self.at(self.at(pointer, self.builder.mul(stride, self.constant(row))), v))
-            for row in range(rows)
-            for v in range(0, self.width, self.lanes)
-        ]
+    def tile_registers(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
+        """Addresses of the registers of a tile in memory, its rows `stride` apart."""
+        starts = [self.at(pointer, self.builder.mul(stride, self.constant(r))) for r in range(rows)]
+        return [self.at(start, v) for start in starts for v in range(0, self.width, self.lanes)]
 
-    def store_tile(self, sums: list[Any], pointer: Any, stride: int) -> None:
-        for i, value in enumerate(sums):
-            row, v = divmod(i, TILE.vectors)
-            self.store(value, self.at(pointer, row * stride + v * self.lanes))
+    def load_tile(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
+        return [self.load(address) for address in self.tile_registers(rows, pointer, stride)]
+
+    def store_tile(self, sums: list[Any], pointer: Any, stride: Any) -> None:
+        addresses = self.tile_registers(len(sums) // TILE.vectors, pointer, stride)
+        for value, address in zip(sums, addresses, strict=True):
+            self.store(value, address)
+
+    def prefetch(self, pointer: Any, write: int, level: int) -> None:
+        """Ask for a cache line, into cache level 1 or 2."""
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch")
+        options = [ir.Constant(i32, value) for value in (write, 4 - level, 1)]
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), *options])
 
     def products(
-        self,
-        sums: list[Any],
-        rows: int,
-        count: Any,
-        left: Any,
-        right: Any,
-        strides: tuple[int, int, int],
+        self, sums: list[Any], rows: int, count: Any, pointers: list[Any], strides: tuple[int, ...]
     ) -> list[Any]:
         """`count` steps, unrolled where `count` is a number known now, divisible by `UNROLL`.
 
-        `strides`: of a row and of a step in `left`, of a step in `right`.
+        `pointers`: to `left`, to `right`, and optionally to what to ask for meanwhile, two pairs of
+        cache lines in every unrolled turn. `strides`: of a row and of a step in `left`, of a step
+        in `right`. Returned are the sums and the pointers after the last step.
         """
         row_stride, left_step, right_step = strides
+        pair = 2 * CACHE_LINE // self.itemsize
 
         def body(values: list[Any], unroll: int) -> list[Any]:
-            *sums, left, right = values
+            sums, (left, right, *ahead) = values[: -len(pointers)], values[-len(pointers) :]
+            if unroll > 1:
+                for pointer in ahead:
+                    self.prefetch(pointer, write=0, level=2)
+                    self.prefetch(self.at(pointer, pair), write=0, level=2)
             for k in range(unroll):
-                pointers = [self.at(left, r * row_stride + k * left_step) for r in range(rows)]
-                sums = self.step(sums, pointers, self.at(right, k * right_step))
-            return [*sums, self.at(left, unroll * left_step), self.at(right, unroll * right_step)]
+                rows_left = [self.at(left, r * row_stride + k * left_step) for r in range(rows)]
+                sums = self.step(sums, rows_left, self.at(right, k * right_step))
+            moved = [self.at(left, unroll * left_step), self.at(right, unroll * right_step)]
+            return [*sums, *moved, *(self.at(pointer, 2 * pair) for pointer in ahead)]
 
         if isinstance(count, int):
             turns = self.constant(count // self.UNROLL)
-            return self.loop(turns, [*sums, left, right], lambda i, v: body(v, self.UNROLL))
-        return self.loop(count, [*sums, left, right], lambda i, v: body(v, 1))
+            return self.loop(turns, [*sums, *pointers], lambda i, v: body(v, self.UNROLL))
+        return self.loop(count, [*sums, *pointers], lambda i, v: body(v, 1))
 
     def switch_rows(self, rows: Any, emit: Any) -> None:
         """`emit(number)` for the number of rows, known only when it runs."""
@@ -234,6 +247,7 @@ def multiply_rows(
     left: Any,
     panel_stride: Any,
     right: Any,
+    ahead: Any,
     start: Any,
     start_stride: Any,
     out: Any,
@@ -242,12 +256,13 @@ def multiply_rows(
 
     `left` points at the tile's first row in panels `panel_stride` elements apart, `right` into
     packed weights, `out` into a panel. `start` has rows `start_stride` apart (0 for a bias).
+    `ahead` points at weights that are needed soon, to be brought into the second cache level.
     """
     dtype = left.dtype
     i, p = types.intp, types.CPointer(dtype)
 
     def emit(emitter: _Emitter, arguments: Any) -> None:
-        rows, depth, left, panel_stride, right, start, start_stride, out = arguments
+        rows, depth, left, panel_stride, right, ahead, start, start_stride, out = arguments
         builder = emitter.builder
         panels = builder.udiv(depth, emitter.constant(PANEL))
         rest = builder.urem(depth, emitter.constant(PANEL))
@@ -257,57 +272,61 @@ def multiply_rows(
             sums = emitter.zeros(number)
 
             def panel(turn: Any, values: list[Any]) -> list[Any]:
-                *sums, left, right = values
-                *sums, _, right = emitter.products(sums, number, PANEL, left, right, strides)
-                return [*sums, emitter.at(left, panel_stride), right]
+                *sums, left, right, ahead = values
+                values = emitter.products(sums, number, PANEL, [left, right, ahead], strides)
+                values[-3] = emitter.at(left, panel_stride)
+                return values
 
-            *sums, left_rest, right_rest = emitter.loop(panels, [*sums, left, right], panel)
-            sums = emitter.products(sums, number, rest, left_rest, right_rest, strides)[:-2]
+            values = emitter.loop(panels, [*sums, left, right, ahead], panel)
+            *sums, left_rest, right_rest, _ = values
+            sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
             before = emitter.load_tile(number, start, start_stride)
-            emitter.store_tile(emitter.add(before, sums), out, PANEL)
+            emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
 
         emitter.switch_rows(rows, emit_rows)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call_once_emitted(context, builder, "multiply_rows", dtype, arguments, emit)
 
-    return types.void(i, i, p, i, p, p, i, p), codegen
+    return types.void(i, i, p, i, p, p, p, i, p), codegen
 
 
 @intrinsic
 def add_transposed_product(
-    typingctx: Any, rows: Any, depth: Any, left: Any, right: Any, out: Any
+    typingctx: Any, rows: Any, depth: Any, left: Any, right: Any, out: Any, out_stride: Any
 ) -> Any:
     """`out += left.T @ right` for one tile: `left` and `right` are panels of `depth` rows.
 
-    A row of the tile is a column of `left`; `out` has rows one tile width apart.
+    A row of the tile is a column of `left`; `out` has rows `out_stride` apart.
     """
     dtype = left.dtype
     i, p = types.intp, types.CPointer(dtype)
 
     def emit(emitter: _Emitter, arguments: Any) -> None:
-        rows, depth, left, right, out = arguments
+        rows, depth, left, right, out, out_stride = arguments
         builder = emitter.builder
 
         def emit_rows(number: int) -> None:
+            for address in emitter.tile_registers(number, out, out_stride):
+                emitter.prefetch(address, write=1, level=1)
             sums = emitter.zeros(number)
             strides = (1, PANEL, PANEL)
             unroll = emitter.constant(emitter.UNROLL)
 
             def block(turn: Any, values: list[Any]) -> list[Any]:
                 *sums, left, right = values
-                return emitter.products(sums, number, emitter.UNROLL, left, right, strides)
+                return emitter.products(sums, number, emitter.UNROLL, [left, right], strides)
 
             values = emitter.loop(builder.udiv(depth, unroll), [*sums, left, right], block)
             *sums, left_rest, right_rest = values
             rest = builder.urem(depth, unroll)
-            sums = emitter.products(sums, number, rest, left_rest, right_rest, strides)[:-2]
-            before = emitter.load_tile(number, out, emitter.constant(emitter.width))
-            emitter.store_tile(emitter.add(before, sums), out, emitter.width)
+            sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+            before = emitter.load_tile(number, out, out_stride)
+            emitter.store_tile(emitter.add(before, sums), out, out_stride)
 
         emitter.switch_rows(rows, emit_rows)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call_once_emitted(context, builder, "add_transposed", dtype, arguments, emit)
 
-    return types.void(i, i, p, p, p), codegen
+    return types.void(i, i, p, p, p, i), codegen
