@@ -6,7 +6,8 @@ Letters: ``n_x`` features, ``n_a`` hidden units, ``n_y`` classes, ``m`` samples,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ _SERIAL_STEP = 60_000
 
 #: Bytes from which an allocation is fresh memory: the largest threshold of the C library.
 _LAZY_BYTES = 1 << 25
+#: Results as large as that start at a multiple of it: a row of the widest tile.
+_ALIGNMENT = 128
 
 
 def _sizes_and_workers(
@@ -50,21 +53,28 @@ def _sizes_and_workers(
     return sizes, _threads.threads()
 
 
-def _allocator(largest: int) -> tuple[Callable[..., Array], int]:
-    """How to allocate results of up to `largest` bytes; 1 if the kernel has to clear padded steps.
+def _results(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[list[Array], int]:
+    """Fortran-ordered results, and 1 if the kernel has to clear their padded steps.
 
-    Large arrays come from the system as zeros, at no cost until they are touched.
+    Large arrays come from the system as zeros, at no cost until they are touched, and start with a
+    cache line.
     """
-    return (np.zeros, 0) if largest >= _LAZY_BYTES else (np.empty, 1)
+    sizes = [math.prod(shape) for shape in shapes]
+    if max(sizes) * dtype.itemsize < _LAZY_BYTES:
+        return [np.empty(shape, dtype, order="F") for shape in shapes], 1
+    arrays = []
+    for shape, size in zip(shapes, sizes, strict=True):
+        memory = np.zeros(size + _ALIGNMENT // dtype.itemsize, dtype)
+        first = -memory.ctypes.data % _ALIGNMENT // dtype.itemsize
+        arrays.append(memory[first : first + size].reshape(shape, order="F"))
+    return arrays, 0
 
 
 def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[Array, Array]:
     """Allocate the results of a forward pass, and fill them by one call of a kernel."""
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
-    allocate, clear = _allocator(max(n_a, n_y) * m * T * x.itemsize)
-    a = allocate((n_a, m, T), x.dtype, order="F")
-    y_pred = allocate((n_y, m, T), x.dtype, order="F")
+    (a, y_pred), clear = _results([(n_a, m, T), (n_y, m, T)], x.dtype)
     sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     _threads.call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
@@ -174,8 +184,7 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     n_x, m, T = x.shape
     n_a = len(a)
     da = _check.floating("da", da, (n_a, m, T), a.dtype, "a of the forward pass")
-    allocate, clear = _allocator(x.nbytes)
-    dx = allocate((n_x, m, T), a.dtype, order="F")
+    (dx,), clear = _results([(n_x, m, T)], a.dtype)
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
     dWax, dWaa, dba = (np.zeros((n_a, n), a.dtype) for n in (n_x, n_a, 1))
     sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear)

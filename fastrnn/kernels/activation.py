@@ -290,6 +290,34 @@ def _tanh_registers(typingctx: Any, pointer: Any) -> Any:
     return types.void(pointer), _registers(pointer, lambda values: (tanh_of(values), None))
 
 
+def _tanh_to(stream: bool) -> Any:
+    """Make an intrinsic that takes tanh of `lanes_of` elements in place and to a second pointer.
+
+    A stream goes past the caches, and to an address that is a multiple of the tile's row.
+    """
+
+    @intrinsic
+    def tanh_to(typingctx: Any, pointer: Any, target: Any) -> Any:
+        def emit(x: Number, address: ir.Value) -> tuple[Number, None]:
+            result, builder = tanh_of(x), x.builder
+            itemsize = x.format.bits // 8
+            cast = builder.bitcast(address, x.value.type.as_pointer())
+            aligned = itemsize * x.lanes if stream else itemsize
+            stored = builder.store(result.value, cast, align=aligned)
+            if stream:
+                one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+                stored.set_metadata("nontemporal", one)
+            return result, None
+
+        return types.void(pointer, target), _registers(pointer, emit)
+
+    return tanh_to
+
+
+tanh_copied = _tanh_to(stream=False)
+tanh_streamed = _tanh_to(stream=True)
+
+
 @intrinsic
 def lanes_of(typingctx: Any, pointer: Any) -> Any:
     """Elements taken at a time: two registers, so that one is worked on while the other waits."""

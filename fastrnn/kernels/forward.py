@@ -19,10 +19,10 @@ from numba import types
 
 from . import stages
 from ._jit import array_in, array_out, inlined, inner
-from .cell import activate, copy_out
+from .cell import activate
 from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
 from .launch import run_team, team_entry, worker
-from .memory import CACHE_LINE, first_aligned, huge_pages, move, pointer_to
+from .memory import CACHE_LINE, can_stream, first_aligned, huge_pages, move, pointer_to
 from .output import softmax_rows
 from .panels import (
     multiply_column,
@@ -55,6 +55,7 @@ class Forward(NamedTuple):
     states: Any  #: two buffers of panels
     inputs: Any
     logits: Any
+    stream: int  #: 1: `a` is written past the caches
     stride: int  #: elements between panels
     width: int  #: columns of a tile
 
@@ -90,8 +91,9 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
         z = tile_at(states, stride, stage.row, j * width)
         weights = move(job.Waa, j * n_a * width)
         multiply_column(rows, n_a, before, stride, weights, z, PANEL, z, width)
-        activate(z, rows, width)
-        copy_out(z, rows, job.a, stage.turn, job.order, block.lo, j * width)
+        activate(
+            z, rows, job.a, stage.turn, job.order, block.lo, j * width, job.stream
+        )  # fmt: skip
 
 
 @inlined
@@ -170,12 +172,13 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
             clear_padding(y_pred, order, active, ticket, workers)
         end(counters)
         ticket = take(counters)
+    stream = 0 if sizes.clear else can_stream(a)
     job = Forward(
         x, a0, order, active, a, y_pred,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_Wya),
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        stride, width,
+        stream, stride, width,
     )  # fmt: skip
     share_forward(job, sizes, 0, workers, workers, ticket, counters)
 

@@ -157,6 +157,13 @@ def first_aligned(array: Any) -> int:
     return (-_address(pointer_to(array, 0)) % CACHE_LINE) // array.itemsize
 
 
+@inner
+def can_stream(array: Any) -> bool:
+    """Whether each row of `array` (n, m, T) starts at a multiple of two cache lines."""
+    row = array.shape[0] * array.itemsize
+    return row % CACHE_LINE == 0 and _address(pointer_into(array, 0, 0, 0)) % CACHE_LINE == 0
+
+
 @intrinsic
 def fetch_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     """Add to `array[index]` of an int64 array as one step for all threads; the value before."""
