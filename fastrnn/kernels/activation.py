@@ -56,7 +56,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import inner
-from .memory import move
+from .memory import move, store_past_caches
 from .tile import tile_width
 
 
@@ -293,20 +293,18 @@ def _tanh_registers(typingctx: Any, pointer: Any) -> Any:
 def _tanh_to(stream: bool) -> Any:
     """Make an intrinsic that takes tanh of `lanes_of` elements in place and to a second pointer.
 
-    A stream goes past the caches, and to an address that is a multiple of the tile's row.
+    A stream goes past the caches, to an aligned address.
     """
 
     @intrinsic
     def tanh_to(typingctx: Any, pointer: Any, target: Any) -> Any:
         def emit(x: Number, address: ir.Value) -> tuple[Number, None]:
             result, builder = tanh_of(x), x.builder
-            itemsize = x.format.bits // 8
             cast = builder.bitcast(address, x.value.type.as_pointer())
-            aligned = itemsize * x.lanes if stream else itemsize
-            stored = builder.store(result.value, cast, align=aligned)
             if stream:
-                one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-                stored.set_metadata("nontemporal", one)
+                store_past_caches(builder, result.value, cast)
+            else:
+                builder.store(result.value, cast, align=x.format.bits // 8)
             return result, None
 
         return types.void(pointer, target), _registers(pointer, emit)

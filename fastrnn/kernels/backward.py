@@ -19,7 +19,15 @@ from ._jit import array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
 from .launch import run_team, team_entry, worker
-from .memory import CACHE_LINE, first_aligned, huge_pages, move, pointer_to, pointer_to_entry
+from .memory import (
+    CACHE_LINE,
+    can_stream,
+    first_aligned,
+    huge_pages,
+    move,
+    pointer_to,
+    pointer_to_entry,
+)
 from .panels import (
     SUMMED_ROWS,
     add_outer,
@@ -59,6 +67,7 @@ class Backward(NamedTuple):
     dWaa: Any
     dba: Any
     sums_size: int  #: elements from the sums of one group to those of the next
+    stream: int  #: 1: `dx` is written past the caches
     stride: int
     width: int
 
@@ -100,7 +109,9 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
     multiply_rows_of(
         first, last, n_a, dz, job.Wax, job.zeros, n_x, job.rows, stride, job.width
     )  # fmt: skip
-    unpack_chunk(job.rows, stride, job.order, job.active, block, stage, first, last, job.dx)
+    unpack_chunk(
+        job.rows, stride, job.order, job.active, block, stage, first, last, job.dx, job.stream
+    )
     pack_chunk(
         job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.rows, stride
     )  # fmt: skip
@@ -173,7 +184,7 @@ def first_state_gradient(job: Backward, block: Block, stage: Stage, part: int, p
     multiply_rows_of(
         first, last, n_a, dz, job.Waa, job.zeros, n_a, out, stride, job.width
     )  # fmt: skip
-    unpack_rows(out, stride, first, job.da0, 0, job.order, block.lo + first, block.lo + last)
+    unpack_rows(out, stride, first, job.da0, 0, job.order, block.lo + first, block.lo + last, 0)
 
 
 @inlined
@@ -285,7 +296,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         x, a0, order, active, a, da, dx, da0,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
-        sums_dWax, sums_dWaa, sums_dba, size_sums, stride, width,
+        sums_dWax, sums_dWaa, sums_dba, size_sums, can_stream(dx, sizes), stride, width,
     )  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width

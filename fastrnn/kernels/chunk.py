@@ -49,7 +49,7 @@ def pack_chunk(
 @inner
 def unpack_chunk(
     panels: Any, stride: int, order: Any, active: Any, block: Block, stage: Stage,
-    first: int, last: int, target: Any,
+    first: int, last: int, target: Any, stream: int,
 ) -> None:  # fmt: skip
     """The way back: rows `first` to `last` of a chunk into Fortran-ordered `target` (n, m, T)."""
     row = 0
@@ -58,7 +58,9 @@ def unpack_chunk(
         lo, hi = max(first - row, 0), min(last - row, rows)
         if lo < hi:
             t = step_of(block, turn)
-            unpack_rows(panels, stride, row + lo, target, t, order, block.lo + lo, block.lo + hi)
+            unpack_rows(
+                panels, stride, row + lo, target, t, order, block.lo + lo, block.lo + hi, stream
+            )
         row += rows
 
 

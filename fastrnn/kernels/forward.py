@@ -55,7 +55,8 @@ class Forward(NamedTuple):
     states: Any  #: two buffers of panels
     inputs: Any
     logits: Any
-    stream: int  #: 1: `a` is written past the caches
+    stream_a: int  #: 1: `a` is written past the caches
+    stream_y: int
     stride: int  #: elements between panels
     width: int  #: columns of a tile
 
@@ -92,7 +93,7 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
         weights = move(job.Waa, j * n_a * width)
         multiply_column(rows, n_a, before, stride, weights, z, PANEL, z, width)
         activate(
-            z, rows, job.a, stage.turn, job.order, block.lo, j * width, job.stream
+            z, rows, job.a, stage.turn, job.order, block.lo, j * width, job.stream_a
         )  # fmt: skip
 
 
@@ -107,7 +108,8 @@ def predict(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> 
     )  # fmt: skip
     softmax_rows(move(job.logits, first * PANEL), stride, last - first, n_y)
     unpack_chunk(
-        job.logits, stride, job.order, job.active, block, stage, first, last, job.y_pred
+        job.logits, stride, job.order, job.active, block, stage, first, last, job.y_pred,
+        job.stream_y,
     )  # fmt: skip
 
 
@@ -172,13 +174,12 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
             clear_padding(y_pred, order, active, ticket, workers)
         end(counters)
         ticket = take(counters)
-    stream = 0 if sizes.clear else can_stream(a)
     job = Forward(
         x, a0, order, active, a, y_pred,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_Wya),
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        stream, stride, width,
+        can_stream(a, sizes), can_stream(y_pred, sizes), stride, width,
     )  # fmt: skip
     share_forward(job, sizes, 0, workers, workers, ticket, counters)
 

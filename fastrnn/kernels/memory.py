@@ -81,6 +81,34 @@ def copy(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
 
 
 @intrinsic
+def copy_lines(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+    """Copy `count` elements, a constant, to whole cache lines past the caches."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        itemsize = target.dtype.bitwidth // 8
+        lanes = CACHE_LINE // itemsize
+        line = ir.VectorType(context.get_value_type(target.dtype), lanes)
+        for i in range(0, count.literal_value, lanes):
+            to, at = (
+                builder.bitcast(builder.gep(p, [ir.Constant(ir.IntType(64), i)]), line.as_pointer())
+                for p in arguments[:2]
+            )
+            store_past_caches(builder, builder.load(at, align=itemsize), to)
+        return context.get_dummy_value()
+
+    if isinstance(count, types.IntegerLiteral):
+        return types.void(target, source, count), codegen
+    return None
+
+
+def store_past_caches(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
+    """Emit a store of a vector to an address aligned to it, which no cache keeps."""
+    one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+    size = value.type.count * (4 if isinstance(value.type.element, ir.FloatType) else 8)
+    builder.store(value, pointer, align=min(size, CACHE_LINE)).set_metadata("nontemporal", one)
+
+
+@intrinsic
 def on_stack(typingctx: Any, pointer: Any, count: Any) -> Any:
     """Pointer to `count` elements, a constant, of the type of another pointer's."""
 
@@ -158,10 +186,11 @@ def first_aligned(array: Any) -> int:
 
 
 @inner
-def can_stream(array: Any) -> bool:
-    """Whether each row of `array` (n, m, T) starts at a multiple of two cache lines."""
+def can_stream(array: Any, sizes: Any) -> int:
+    """1 if `array` (n, m, T) is large and each of its rows starts with a cache line."""
     row = array.shape[0] * array.itemsize
-    return row % CACHE_LINE == 0 and _address(pointer_into(array, 0, 0, 0)) % CACHE_LINE == 0
+    aligned = (_address(pointer_into(array, 0, 0, 0)) | row) % CACHE_LINE == 0
+    return 1 if aligned and not sizes.clear else 0
 
 
 @intrinsic

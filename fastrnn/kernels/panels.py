@@ -10,6 +10,7 @@ from ._jit import inner
 from .memory import (
     CACHE_LINE,
     copy,
+    copy_lines,
     move,
     pointer_into,
     pointer_to,
@@ -121,19 +122,22 @@ def pack_rows(
 
 @inner
 def unpack_rows(
-    panels: Any, stride: int, row: int, target: Any, t: int, order: Any, lo: int, hi: int
-) -> None:
-    """The way back, into Fortran-ordered `target` (n, m, T)."""
+    panels: Any, stride: int, row: int, target: Any, t: int, order: Any, lo: int, hi: int,
+    stream: int,
+) -> None:  # fmt: skip
+    """The way back, into Fortran-ordered `target` (n, m, T); past the caches if it may `stream`."""
     columns = target.shape[0]
     whole = columns // PANEL
     for i in range(hi - lo):
         sample = order[lo + i]
-        if lo + i + AHEAD < hi:
+        if not stream and lo + i + AHEAD < hi:
             prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t)
         for p in range(panels_of(columns)):
             values = move(panels, p * stride + (row + i) * PANEL)
             out = pointer_into(target, p * PANEL, sample, t)
-            if p < whole:
+            if p < whole and stream:
+                copy_lines(out, values, PANEL)
+            elif p < whole:
                 copy(out, values, PANEL)
             else:
                 copy(out, values, columns - whole * PANEL)
