@@ -21,10 +21,15 @@ from fastrnn.sequences import Ragged
 
 Caches = tuple[StepCaches, Any, Any]
 
-#: Samples of a block, at most and at least, and groups of blocks.
-_BLOCK, _SMALLEST_BLOCK, _FEWEST_BLOCKS, _GROUPS = 48, 16, 8, 16
-#: Hidden units up to which samples are cut into blocks: of few samples, and of many.
-_BLOCK_UNITS, _MANY_UNITS, _MANY = 64, 224, 512
+#: Hidden units up to which a block is small: its weights stay in the second cache level.
+_FEW_UNITS = 320
+#: Samples of a small block, at least and at most, and of a large one.
+_SMALL_BLOCK, _LARGE_BLOCK = (16, 48), (128, 128)
+#: Blocks into which samples are cut at least; fewer are not shared out evenly, and with more units
+#: than the last number they stay one.
+_BLOCKS, _FEW_BLOCKS, _FEWEST_UNITS = 8, 4, 64
+#: Sums of weight gradients at most, and the bytes of all of them, if they are more than a few.
+_GROUPS, _GROUP_BYTES = 16, 1 << 26
 #: Rows of a chunk: with many blocks its buffers share the second cache level with the weights.
 _CHUNK_IN_BLOCK, _CHUNK = 128, 256
 #: Multiply-adds of a step below which one thread is faster than several.
@@ -36,14 +41,23 @@ _LAZY_BYTES = 1 << 25
 _ALIGNMENT = 128
 
 
+def _blocks(m: int, n_a: int) -> int:
+    """How many blocks of samples go through their steps on their own."""
+    least, most = _SMALL_BLOCK if n_a <= _FEW_UNITS else _LARGE_BLOCK
+    blocks = max(min(_BLOCKS, m // least), -(-m // most))
+    return blocks if blocks >= (2 if n_a <= _FEWEST_UNITS else _FEW_BLOCKS) else 1
+
+
 def _sizes_and_workers(
-    n_x: int, n_a: int, n_y: int, plan: Ragged, clear: int
+    n_x: int, n_a: int, n_y: int, plan: Ragged, clear: int, itemsize: int
 ) -> tuple[tuple[int, ...], int]:
     """`Sizes` of the work, by shapes and lengths alone, and how many threads are worth it."""
     m, total = len(plan.lengths), int(plan.lengths.sum())
-    if m >= 2 * _SMALLEST_BLOCK and n_a <= (_MANY_UNITS if m > _MANY else _BLOCK_UNITS):
-        blocks = max(min(_FEWEST_BLOCKS, m // _SMALLEST_BLOCK), -(-m // _BLOCK))
-        sizes = blocks, min(blocks, _GROUPS), max(-(-m // blocks), _CHUNK_IN_BLOCK), clear
+    blocks = _blocks(m, n_a)
+    if blocks > 1:
+        groups = max(_GROUP_BYTES // (n_a * (n_x + n_a) * itemsize), _FEW_BLOCKS)
+        rows = max(-(-m // blocks), _CHUNK_IN_BLOCK)
+        sizes = blocks, min(blocks, groups, _GROUPS), rows, clear
         small = False
     else:
         sizes = 1, 1, max(m, min(_CHUNK, total), 1), clear
@@ -75,7 +89,7 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
     (a, y_pred), clear = _results([(n_a, m, T), (n_y, m, T)], x.dtype)
-    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear)
+    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear, x.itemsize)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     _threads.call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
@@ -187,7 +201,7 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     (dx,), clear = _results([(n_x, m, T)], a.dtype)
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
     dWax, dWaa, dba = (np.zeros((n_a, n), a.dtype) for n in (n_x, n_a, 1))
-    sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear)
+    sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear, x.itemsize)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     outputs = dx, da0, dWax, dWaa, dba
     _threads.call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
