@@ -10,19 +10,29 @@ from numba import njit
 
 from fastrnn.kernels.memory import first_aligned, pointer_to
 from fastrnn.kernels.panels import panels_of, width_of
-from fastrnn.kernels.tile import PANEL, ROWS, TILE, TILES, add_transposed_product, multiply_rows
+from fastrnn.kernels.tile import (
+    PANEL,
+    ROWS,
+    TILE,
+    TILES,
+    add_transposed_product,
+    lanes_of,
+    multiply_rows,
+)
 
 DTYPES = [np.float32, np.float64]
 GUARD = 64
 
 
 @njit
-def _multiply(rows, depth, left, stride, right, start, start_stride, out):
+def _multiply(rows, columns, depth, left, stride, right, start, start_stride, out):
     multiply_rows(
         rows,
+        columns,
         depth,
         pointer_to(left, 0),
         stride,
+        pointer_to(right, 0),
         pointer_to(right, 0),
         pointer_to(start, 0),
         start_stride,
@@ -31,9 +41,15 @@ def _multiply(rows, depth, left, stride, right, start, start_stride, out):
 
 
 @njit
-def _add_transposed(rows, depth, left, right, out):
+def _add_transposed(rows, columns, depth, left, right, out, out_stride):
     add_transposed_product(
-        rows, depth, pointer_to(left, 0), pointer_to(right, 0), pointer_to(out, GUARD)
+        rows,
+        columns,
+        depth,
+        pointer_to(left, 0),
+        pointer_to(right, 0),
+        pointer_to(out, GUARD),
+        out_stride,
     )
 
 
@@ -83,6 +99,13 @@ def test_accumulators_fit_the_registers(tile):
         assert tile.panel % (tile.vectors * tile.vector_bytes // itemsize) == 0
 
 
+def columns_of(dtype):
+    """Columns in use of a tile, and how many are computed: they fill up registers."""
+    lanes = lanes_of(np.dtype(dtype).itemsize)
+    width = TILE.vectors * lanes
+    return [(columns, -(-columns // lanes) * lanes) for columns in (1, lanes, lanes + 1, width)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", range(1, ROWS + 1))
 @pytest.mark.parametrize("depth", [0, 1, 3, PANEL, PANEL + 5, 3 * PANEL])
@@ -92,16 +115,20 @@ def test_multiply_rows(rows, depth, dtype):
     left = rng.standard_normal((rows, depth)).astype(dtype)
     right = rng.standard_normal((depth, width)).astype(dtype)
     bias = rng.standard_normal(width).astype(dtype)
-    out = guarded(np.zeros((rows - 1) * PANEL + width, dtype))
-    _multiply(rows, depth, to_panels(left), rows * PANEL, right.ravel(), bias, 0, out)
-    assert_guards(out)
-    inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL, dtype)])
-    comp = inner[: rows * PANEL].reshape(rows, PANEL)[:, :width]
     ref = bias.astype(np.longdouble) + left.astype(np.longdouble) @ right
-    tolerance = 4 * (depth + 1) * np.finfo(dtype).eps
-    np.testing.assert_allclose(comp, ref.astype(dtype), rtol=0, atol=tolerance * 4)
-    # What stands between the rows of a tile belongs to others.
-    assert not inner[: rows * PANEL].reshape(rows, PANEL)[:, width:].any()
+    tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
+    for columns, computed in columns_of(dtype):
+        out = guarded(np.zeros((rows - 1) * PANEL + width, dtype))
+        panels = to_panels(left)
+        _multiply(rows, columns, depth, panels, rows * PANEL, right.ravel(), bias, 0, out)
+        assert_guards(out)
+        inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL, dtype)])
+        comp = inner[: rows * PANEL].reshape(rows, PANEL)
+        np.testing.assert_allclose(
+            comp[:, :computed], ref[:, :computed].astype(dtype), rtol=0, atol=tolerance
+        )
+        # What stands between the rows of a tile belongs to others.
+        assert not comp[:, computed:].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -112,14 +139,17 @@ def test_add_transposed_product(rows, depth, dtype):
     width = _width(np.empty(1, dtype))
     left = rng.standard_normal((depth, PANEL)).astype(dtype)
     right = rng.standard_normal((depth, PANEL)).astype(dtype)
-    before = rng.standard_normal((rows, width)).astype(dtype)
-    out = guarded(before)
-    _add_transposed(rows, depth, left.ravel(), right.ravel(), out)
-    assert_guards(out)
-    comp = out[GUARD:-GUARD].reshape(rows, width)
-    ref = before + left[:, :rows].astype(np.longdouble).T @ right[:, :width]
+    before = rng.standard_normal((rows, width + 3)).astype(dtype)
+    sums = left[:, :rows].astype(np.longdouble).T @ right[:, :width]
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
-    np.testing.assert_allclose(comp, ref.astype(dtype), rtol=0, atol=tolerance)
+    for columns, computed in columns_of(dtype):
+        out = guarded(before)
+        _add_transposed(rows, columns, depth, left.ravel(), right.ravel(), out, width + 3)
+        assert_guards(out)
+        comp = out[GUARD:-GUARD].reshape(rows, width + 3)
+        ref = (before[:, :computed] + sums[:, :computed]).astype(dtype)
+        np.testing.assert_allclose(comp[:, :computed], ref, rtol=0, atol=tolerance)
+        assert np.array_equal(comp[:, computed:], before[:, computed:])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -132,7 +162,7 @@ def test_a_sum_joins_what_was_there_at_its_end(dtype):
     start = np.full(width, 1 / np.finfo(dtype).eps, dtype)
     comp, alone = np.zeros((2, 2 * GUARD + ROWS * PANEL), dtype)
     for bias, out in ((start, comp), (0 * start, alone)):
-        _multiply(ROWS, depth, to_panels(left), ROWS * PANEL, right.ravel(), bias, 0, out)
+        _multiply(ROWS, width, depth, to_panels(left), ROWS * PANEL, right.ravel(), bias, 0, out)
     written = alone != 0
     assert written.sum() == ROWS * width
     assert np.array_equal(comp[written], start[0] + alone[written])

@@ -1,4 +1,4 @@
-"""tanh and exp as plain arithmetic, two vector registers at a time.
+"""tanh and exp as plain arithmetic, a vector register at a time.
 
 Numba's own `tanh` and `exp` call the C library for each element. The two below are short chains of
 multiply-adds without a branch, a call or a table. Each is written once, for a `Number` that is a
@@ -55,9 +55,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from . import tile
 from ._jit import inner
 from .memory import move, store_past_caches
-from .tile import tile_width
 
 
 class Format(NamedTuple):
@@ -274,7 +274,7 @@ def _registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         element = context.get_value_type(pointer.dtype)
-        vector = ir.VectorType(element, tile_width(itemsize))
+        vector = ir.VectorType(element, tile.lanes_of(itemsize))
         address = builder.bitcast(arguments[0], vector.as_pointer())
         values = Number(builder, builder.load(address, align=itemsize))
         changed, result = emit(values, *arguments[1:])
@@ -318,8 +318,8 @@ tanh_streamed = _tanh_to(stream=True)
 
 @intrinsic
 def lanes_of(typingctx: Any, pointer: Any) -> Any:
-    """Elements taken at a time: two registers, so that one is worked on while the other waits."""
-    lanes = tile_width(pointer.dtype.bitwidth // 8)
+    """Elements taken at a time: those of one register."""
+    lanes = tile.lanes_of(pointer.dtype.bitwidth // 8)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return context.get_constant(types.intp, lanes)

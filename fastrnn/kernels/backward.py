@@ -96,7 +96,8 @@ def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: i
     for j in range(first, last):
         z = tile_at(dz, stride, stage.row, j * width)
         weights = move(job.Waa, j * n_a * width)
-        multiply_column(rows_after, n_a, after, stride, weights, z, PANEL, z, width)
+        columns = n_a - j * width
+        multiply_column(rows_after, columns, n_a, after, stride, weights, z, PANEL, z, width)
         differentiate(z, rows, job.a, t, job.order, block.lo, j * width)
 
 

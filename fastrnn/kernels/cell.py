@@ -12,9 +12,10 @@ from typing import Any
 from numba import carray
 
 from ._jit import inner
-from .activation import tanh_copied, tanh_in_place, tanh_streamed
-from .memory import copy, move, pointer_into, prefetch_to_read, prefetch_to_write
+from .activation import lanes_of, tanh_copied, tanh_in_place, tanh_streamed
+from .memory import move, pointer_into, prefetch_to_read, prefetch_to_write
 from .panels import AHEAD, width_of
+from .parts import store_register
 from .tile import PANEL
 
 
@@ -23,21 +24,20 @@ def activate(
     z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int, stream: int
 ) -> None:
     """`tanh` of one column tile in place, and to step `t` of `a` (n_a, m, T)."""
-    width = width_of(a)
-    used = min(width, a.shape[0] - column)
+    lanes, used = lanes_of(z), min(width_of(a), a.shape[0] - column)
     for i in range(rows):
-        tile_row = move(z, i * PANEL)
-        state = pointer_into(a, column, order[lo + i], t)
-        if stream and used == width:
-            tanh_streamed(tile_row, state)
-            continue
-        if i + AHEAD < rows:
+        if not stream and i + AHEAD < rows:
             prefetch_to_write(pointer_into(a, column, order[lo + i + AHEAD], t))
-        if used == width:
-            tanh_copied(tile_row, state)
-        else:
-            tanh_in_place(tile_row, width)
-            copy(state, tile_row, used)
+        values = move(z, i * PANEL)
+        state = pointer_into(a, column, order[lo + i], t)
+        for c in range(0, used, lanes):
+            if used - c < lanes:
+                tanh_in_place(move(values, c), lanes)
+                store_register(move(state, c), move(values, c), used - c)
+            elif stream:
+                tanh_streamed(move(values, c), move(state, c))
+            else:
+                tanh_copied(move(values, c), move(state, c))
 
 
 @inner

@@ -83,6 +83,7 @@ def multiply_rows_of(
     for j in range(tiles_of(columns, width)):
         multiply_column(
             last - first,
+            columns - j * width,
             depth,
             move(left, first * PANEL),
             stride,

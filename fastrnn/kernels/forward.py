@@ -91,7 +91,8 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
     for j in range(first, last):
         z = tile_at(states, stride, stage.row, j * width)
         weights = move(job.Waa, j * n_a * width)
-        multiply_column(rows, n_a, before, stride, weights, z, PANEL, z, width)
+        columns = n_a - j * width
+        multiply_column(rows, columns, n_a, before, stride, weights, z, PANEL, z, width)
         activate(
             z, rows, job.a, stage.turn, job.order, block.lo, j * width, job.stream_a
         )  # fmt: skip

@@ -210,8 +210,8 @@ def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[
 def softmax(x, out):  # type: ignore[no-untyped-def]
     """Softmax of each column of `x` (n, m, 1), one column in each lane."""
     n, m, _ = x.shape
-    width = width_of(x)
-    work = np.empty((n + 2) * width, x.dtype)
+    work = np.empty((n + 2) * width_of(x), x.dtype)
+    width = lanes_of(pointer_to(work, 0))
     rows, largest = pointer_to(work, 0), pointer_to(work, n * width)
     total = move(largest, width)
     for first in range(0, m, width):

@@ -18,6 +18,7 @@ from .memory import (
     prefetch_to_read,
     prefetch_to_write,
 )
+from .parts import fill_row, store_row
 from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
 
 #: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
@@ -95,7 +96,6 @@ def pack_rows(
 ) -> None:
     """Step `t` of samples `order[lo:hi]` of `source` (n, m, T) into panels, from `row` on."""
     columns = source.shape[0]
-    whole = columns // PANEL
     contiguous = source.strides[0] == source.itemsize
     if contiguous:
         for i in range(lo, min(lo + AHEAD, hi)):
@@ -104,18 +104,17 @@ def pack_rows(
         sample = order[lo + i]
         if contiguous and lo + i + AHEAD < hi:
             prefetch_row(prefetch_to_read, source, order[lo + i + AHEAD], t)
-        for p in range(panels_of(columns)):
-            out_at = move(panels, p * stride + (row + i) * PANEL)
-            out = carray(out_at, (PANEL,))
-            used = PANEL if p < whole else columns - whole * PANEL
-            if contiguous and used == PANEL:
-                copy(out_at, pointer_into(source, p * PANEL, sample, t), PANEL)
+        for first in range(0, columns, PANEL):
+            out_at = tile_at(panels, stride, row + i, first)
+            if contiguous and first + PANEL <= columns:
+                copy(out_at, pointer_into(source, first, sample, t), PANEL)
             elif contiguous:
-                out[:] = 0
-                copy(out_at, pointer_into(source, p * PANEL, sample, t), used)
+                fill_row(out_at, pointer_into(source, first, sample, t), columns - first)
             else:
+                out = carray(out_at, (PANEL,))
+                used = min(PANEL, columns - first)
                 for c in range(used):
-                    out[c] = source[p * PANEL + c, sample, t]
+                    out[c] = source[first + c, sample, t]
                 for c in range(used, PANEL):
                     out[c] = 0
 
@@ -127,38 +126,31 @@ def unpack_rows(
 ) -> None:  # fmt: skip
     """The way back, into Fortran-ordered `target` (n, m, T); past the caches if it may `stream`."""
     columns = target.shape[0]
-    whole = columns // PANEL
     for i in range(hi - lo):
         sample = order[lo + i]
         if not stream and lo + i + AHEAD < hi:
             prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t)
-        for p in range(panels_of(columns)):
-            values = move(panels, p * stride + (row + i) * PANEL)
-            out = pointer_into(target, p * PANEL, sample, t)
-            if p < whole and stream:
+        for first in range(0, columns, PANEL):
+            values = tile_at(panels, stride, row + i, first)
+            out = pointer_into(target, first, sample, t)
+            if first + PANEL > columns:
+                store_row(out, values, columns - first)
+            elif stream:
                 copy_lines(out, values, PANEL)
-            elif p < whole:
-                copy(out, values, PANEL)
             else:
-                copy(out, values, columns - whole * PANEL)
+                copy(out, values, PANEL)
 
 
 @inner
 def multiply_column(
-    rows: int,
-    depth: int,
-    left: Any,
-    stride: int,
-    weights: Any,
-    start: Any,
-    start_stride: int,
-    out: Any,
-    width: int,
-) -> None:
+    rows: int, columns: int, depth: int, left: Any, stride: int, weights: Any, start: Any,
+    start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
     """One column tile of `out = start + left @ weights`, `left` in panels `stride` apart.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
-    all rows; a sum continues where the block before left it.
+    all rows; a sum continues where the block before left it. The first `columns` of the tile are
+    computed, and no more than fill up a register.
     """
     block = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
     tiles = (rows + ROWS - 1) // ROWS
@@ -167,6 +159,7 @@ def multiply_column(
             first = rows * i // tiles
             multiply_rows(
                 rows * (i + 1) // tiles - first,
+                min(columns, width),
                 min(block, depth - k),
                 move(left, k // PANEL * stride + first * PANEL),
                 stride,
@@ -196,6 +189,7 @@ def add_outer(
             for k in range(0, rows, SUMMED_ROWS):
                 add_transposed_product(
                     features * (i + 1) // tiles - first,
+                    min(columns - j, width),
                     min(SUMMED_ROWS, rows - k),
                     move(left, k * PANEL + first),
                     tile_at(right, right_stride, k, j),

@@ -67,7 +67,12 @@ ROWS = TILE.rows
 
 def tile_width(itemsize: int) -> int:
     """Columns of a tile: `vectors` registers of elements of `itemsize` bytes."""
-    return TILE.vectors * TILE.vector_bytes // itemsize
+    return TILE.vectors * lanes_of(itemsize)
+
+
+def lanes_of(itemsize: int) -> int:
+    """Elements of `itemsize` bytes in one register."""
+    return TILE.vector_bytes // itemsize
 
 
 class _Emitter:
@@ -79,10 +84,11 @@ class _Emitter:
         self.builder = builder
         self.element = context.get_value_type(dtype)
         self.itemsize = dtype.bitwidth // 8
-        self.lanes = TILE.vector_bytes // self.itemsize
+        self.lanes = lanes_of(self.itemsize)
         self.vector = ir.VectorType(self.element, self.lanes)
         self.index = ir.IntType(64)
         self.width = TILE.vectors * self.lanes
+        self.vectors = TILE.vectors  #: registers in use of each row
         self.fma = cgutils.insert_pure_function(
             builder.module,
             ir.FunctionType(self.vector, [self.vector] * 3),
@@ -138,17 +144,17 @@ class _Emitter:
 
     def step(self, sums: list[Any], left: list[Any], right: Any) -> list[Any]:
         """One index of the depth: every accumulator gets one multiply-add."""
-        vectors = [self.load(self.at(right, v * self.lanes)) for v in range(TILE.vectors)]
+        vectors = [self.load(self.at(right, v * self.lanes)) for v in range(self.vectors)]
         result = []
         for row, pointer in enumerate(left):
             value = self.broadcast(pointer)
             for v, vector in enumerate(vectors):
-                total = sums[row * TILE.vectors + v]
+                total = sums[row * self.vectors + v]
                 result.append(self.builder.call(self.fma, [value, vector, total]))
         return result
 
     def zeros(self, rows: int) -> list[Any]:
-        return [ir.Constant(self.vector, [0.0] * self.lanes)] * (rows * TILE.vectors)
+        return [ir.Constant(self.vector, [0.0] * self.lanes)] * (rows * self.vectors)
 
     def add(self, before: list[Any], sums: list[Any]) -> list[Any]:
         return [self.builder.fadd(x, y) for x, y in zip(before, sums, strict=True)]
@@ -156,13 +162,13 @@ class _Emitter:
     def tile_registers(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
         """Addresses of the registers of a tile in memory, its rows `stride` apart."""
         starts = [self.at(pointer, self.builder.mul(stride, self.constant(r))) for r in range(rows)]
-        return [self.at(start, v) for start in starts for v in range(0, self.width, self.lanes)]
+        return [self.at(start, v * self.lanes) for start in starts for v in range(self.vectors)]
 
     def load_tile(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
         return [self.load(address) for address in self.tile_registers(rows, pointer, stride)]
 
     def store_tile(self, sums: list[Any], pointer: Any, stride: Any) -> None:
-        addresses = self.tile_registers(len(sums) // TILE.vectors, pointer, stride)
+        addresses = self.tile_registers(len(sums) // self.vectors, pointer, stride)
         for value, address in zip(sums, addresses, strict=True):
             self.store(value, address)
 
@@ -203,17 +209,24 @@ class _Emitter:
             return self.loop(turns, [*sums, *pointers], lambda i, v: body(v, self.UNROLL))
         return self.loop(count, [*sums, *pointers], lambda i, v: body(v, 1))
 
-    def switch_rows(self, rows: Any, emit: Any) -> None:
-        """`emit(number)` for the number of rows, known only when it runs."""
+    def switch_shape(self, rows: Any, columns: Any, emit: Any) -> None:
+        """`emit(rows)` for their number, and `vectors` for the columns in use, known when it runs.
+
+        Columns beyond those in use, in the same register, are computed as well.
+        """
         builder = self.builder
         done = builder.append_basic_block("done")
-        switch = builder.switch(rows, done)
-        for number in range(1, TILE.rows + 1):
-            block = builder.append_basic_block(f"rows_{number}")
-            switch.add_case(self.constant(number), block)
-            builder.position_at_end(block)
-            emit(number)
-            builder.branch(done)
+        lanes = self.constant(self.lanes)
+        vectors = builder.udiv(builder.add(columns, self.constant(self.lanes - 1)), lanes)
+        before = builder.mul(builder.sub(vectors, self.constant(1)), self.constant(TILE.rows))
+        switch = builder.switch(builder.add(before, rows), done)
+        for self.vectors in range(1, TILE.vectors + 1):
+            for number in range(1, TILE.rows + 1):
+                block = builder.append_basic_block(f"rows_{number}")
+                switch.add_case(self.constant((self.vectors - 1) * TILE.rows + number), block)
+                builder.position_at_end(block)
+                emit(number)
+                builder.branch(done)
         builder.position_at_end(done)
 
 
@@ -243,6 +256,7 @@ def _call_once_emitted(
 def multiply_rows(
     typingctx: Any,
     rows: Any,
+    columns: Any,
     depth: Any,
     left: Any,
     panel_stride: Any,
@@ -257,12 +271,13 @@ def multiply_rows(
     `left` points at the tile's first row in panels `panel_stride` elements apart, `right` into
     packed weights, `out` into a panel. `start` has rows `start_stride` apart (0 for a bias).
     `ahead` points at weights that are needed soon, to be brought into the second cache level.
+    Of the tile's columns the first `columns` are computed, up to whole registers.
     """
     dtype = left.dtype
     i, p = types.intp, types.CPointer(dtype)
 
     def emit(emitter: _Emitter, arguments: Any) -> None:
-        rows, depth, left, panel_stride, right, ahead, start, start_stride, out = arguments
+        rows, columns, depth, left, panel_stride, right, ahead, start, start_stride, out = arguments
         builder = emitter.builder
         panels = builder.udiv(depth, emitter.constant(PANEL))
         rest = builder.urem(depth, emitter.constant(PANEL))
@@ -283,17 +298,24 @@ def multiply_rows(
             before = emitter.load_tile(number, start, start_stride)
             emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
 
-        emitter.switch_rows(rows, emit_rows)
+        emitter.switch_shape(rows, columns, emit_rows)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call_once_emitted(context, builder, "multiply_rows", dtype, arguments, emit)
 
-    return types.void(i, i, p, i, p, p, p, i, p), codegen
+    return types.void(i, i, i, p, i, p, p, p, i, p), codegen
 
 
 @intrinsic
 def add_transposed_product(
-    typingctx: Any, rows: Any, depth: Any, left: Any, right: Any, out: Any, out_stride: Any
+    typingctx: Any,
+    rows: Any,
+    columns: Any,
+    depth: Any,
+    left: Any,
+    right: Any,
+    out: Any,
+    out_stride: Any,
 ) -> Any:
     """`out += left.T @ right` for one tile: `left` and `right` are panels of `depth` rows.
 
@@ -303,7 +325,7 @@ def add_transposed_product(
     i, p = types.intp, types.CPointer(dtype)
 
     def emit(emitter: _Emitter, arguments: Any) -> None:
-        rows, depth, left, right, out, out_stride = arguments
+        rows, columns, depth, left, right, out, out_stride = arguments
         builder = emitter.builder
 
         def emit_rows(number: int) -> None:
@@ -324,9 +346,9 @@ def add_transposed_product(
             before = emitter.load_tile(number, out, out_stride)
             emitter.store_tile(emitter.add(before, sums), out, out_stride)
 
-        emitter.switch_rows(rows, emit_rows)
+        emitter.switch_shape(rows, columns, emit_rows)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call_once_emitted(context, builder, "add_transposed", dtype, arguments, emit)
 
-    return types.void(i, i, p, p, p, i), codegen
+    return types.void(i, i, i, p, p, p, i), codegen

@@ -1,0 +1,91 @@
+"""Rows that do not fill whole panels or registers: masked loads and stores, which touch no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .tile import PANEL, lanes_of
+
+_INDEX = ir.IntType(64)
+_ALIGNMENT = ir.IntType(32)
+
+
+class _Row:
+    """Code for the first `count` of the `width` elements of a row."""
+
+    def __init__(self, builder: ir.IRBuilder, element: ir.Type, width: int, count: Any) -> None:
+        self.builder = builder
+        self.vector = ir.VectorType(element, width)
+        self.itemsize = 4 if isinstance(element, ir.FloatType) else 8
+        self.kind = f"v{width}f{8 * self.itemsize}.p0"
+        places = ir.Constant(ir.VectorType(_INDEX, width), list(range(width)))
+        undefined = ir.Constant(places.type, ir.Undefined)
+        first = builder.insert_element(undefined, count, _INDEX(0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
+        self.mask = builder.icmp_signed("<", places, builder.shuffle_vector(first, first, zeros))
+
+    def _function(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
+        kind = ir.FunctionType(result, arguments)
+        return cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.masked.{name}.{self.kind}"
+        )
+
+    def _pointer(self, address: Any) -> Any:
+        return self.builder.bitcast(address, self.vector.as_pointer())
+
+    def load_all(self, address: Any) -> Any:
+        return self.builder.load(self._pointer(address), align=self.itemsize)
+
+    def store_all(self, values: Any, address: Any) -> None:
+        self.builder.store(values, self._pointer(address), align=self.itemsize)
+
+    def load(self, address: Any) -> Any:
+        arguments = [self.vector.as_pointer(), _ALIGNMENT, self.mask.type, self.vector]
+        function = self._function("load", self.vector, arguments)
+        zeros = ir.Constant(self.vector, [0.0] * self.vector.count)
+        operands = [self._pointer(address), _ALIGNMENT(self.itemsize), self.mask, zeros]
+        return self.builder.call(function, operands)
+
+    def store(self, values: Any, address: Any) -> None:
+        arguments = [self.vector, self.vector.as_pointer(), _ALIGNMENT, self.mask.type]
+        function = self._function("store", ir.VoidType(), arguments)
+        operands = [values, self._pointer(address), _ALIGNMENT(self.itemsize), self.mask]
+        self.builder.call(function, operands)
+
+
+def _on_row(width_of: Callable[[int], int], emit: Callable[[_Row, Any, Any], None]) -> Any:
+    """Make an intrinsic on a row of `width_of(itemsize)` elements: `(target, source, count)`."""
+
+    @intrinsic
+    def on_row(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            width = width_of(target.dtype.bitwidth // 8)
+            row = _Row(builder, context.get_value_type(target.dtype), width, arguments[2])
+            emit(row, arguments[0], arguments[1])
+            return context.get_dummy_value()
+
+        return types.void(target, source, types.intp), codegen
+
+    return on_row
+
+
+#: Fill a row of a panel: its first `count` elements from the source, 0 in the others.
+fill_row = _on_row(
+    lambda itemsize: PANEL,
+    lambda row, target, source: row.store_all(row.load(source), target),
+)
+#: Copy the first `count` elements of a row of a panel, or of a register.
+store_row = _on_row(
+    lambda itemsize: PANEL,
+    lambda row, target, source: row.store(row.load_all(source), target),
+)
+store_register = _on_row(
+    lanes_of,
+    lambda row, target, source: row.store(row.load_all(source), target),
+)
