@@ -24,6 +24,10 @@ DTYPES = [np.float32, np.float64]
 GUARD = 64
 
 
+for dtype in DTYPES:
+    tiles.compile(np.dtype(dtype))
+
+
 @njit
 def _multiply(rows, columns, depth, left, stride, right, start, start_stride, out):
     multiply_rows(

@@ -104,6 +104,7 @@ class Kernel:
         self.function = function
         self.signature = signature
         self.options = options
+        self.needs: Kernel | None = None  #: whose symbols the code refers to
         self.compiled: dict[np.dtype[Any], Any] = {}
         self._lock = threading.Lock()
 
@@ -118,6 +119,8 @@ class Kernel:
         """Compile the function for a dtype, or load it."""
         with self._lock:
             if dtype not in self.compiled:
+                if self.needs:
+                    self.needs.compile(dtype)
                 if config.DISABLE_JIT:
                     raise RuntimeError(
                         "the kernels need Numba's compiler, which NUMBA_DISABLE_JIT switches off; "

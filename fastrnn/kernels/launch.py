@@ -19,6 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import Kernel
+from .tile import tiles
 
 _BYTES = ir.IntType(8).as_pointer()
 #: What `launch` calls, with a number and the address of what the kernel handed on.
@@ -141,12 +142,18 @@ def worker(types_of: Callable[..., Any]) -> Callable[..., Kernel]:
 
     Its first argument is its number; `types_of(dtype)` gives the types of the others.
     """
-    return lambda function: Kernel(
-        function,
-        lambda dtype: types.void(types.int64, *types_of(dtype)),
-        no_cpython_wrapper=True,
-        no_cfunc_wrapper=True,
-    )
+
+    def decorate(function: Callable[..., Any]) -> Kernel:
+        kernel = Kernel(
+            function,
+            lambda dtype: types.void(types.int64, *types_of(dtype)),
+            no_cpython_wrapper=True,
+            no_cfunc_wrapper=True,
+        )
+        kernel.needs = tiles
+        return kernel
+
+    return decorate
 
 
 def team_entry(types_of: Callable[..., Any], worker: Kernel) -> Callable[..., TeamKernel]:

@@ -21,14 +21,18 @@ nothing, down to the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import from_dtype, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from ._jit import Kernel
 from .memory import CACHE_LINE
 
 
@@ -230,26 +234,126 @@ class _Emitter:
         builder.position_at_end(done)
 
 
-def _call_once_emitted(
-    context: Any, builder: ir.IRBuilder, name: str, dtype: types.Float, arguments: Any, emit: Any
-) -> Any:
-    """Call the function `name` of a module; `emit(emitter, arguments)` gives its body once.
+def _emit_multiply_rows(emitter: _Emitter, arguments: Any) -> None:
+    rows, columns, depth, left, panel_stride, right, ahead, start, start_stride, out = arguments
+    builder = emitter.builder
+    panels = builder.udiv(depth, emitter.constant(PANEL))
+    rest = builder.urem(depth, emitter.constant(PANEL))
+    strides = (PANEL, 1, emitter.width)
 
-    A function that LLVM may not inline keeps one copy of all tiles, however many places use them.
-    """
-    name = f"fastrnn.{name}.f{dtype.bitwidth}"
-    function = builder.module.globals.get(name)
-    if function is None:
-        signature = ir.FunctionType(ir.VoidType(), [value.type for value in arguments])
-        function = ir.Function(builder.module, signature, name)
-        function.linkage = "linkonce_odr"
-        function.attributes.add("noinline")
+    def emit_rows(number: int) -> None:
+        sums = emitter.zeros(number)
+
+        def panel(turn: Any, values: list[Any]) -> list[Any]:
+            *sums, left, right, ahead = values
+            values = emitter.products(sums, number, PANEL, [left, right, ahead], strides)
+            values[-3] = emitter.at(left, panel_stride)
+            return values
+
+        values = emitter.loop(panels, [*sums, left, right, ahead], panel)
+        *sums, left_rest, right_rest, _ = values
+        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+        before = emitter.load_tile(number, start, start_stride)
+        emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
+
+    emitter.switch_shape(rows, columns, emit_rows)
+
+
+def _emit_add_transposed(emitter: _Emitter, arguments: Any) -> None:
+    rows, columns, depth, left, right, out, out_stride = arguments
+    builder = emitter.builder
+    unroll = emitter.constant(emitter.UNROLL)
+    turns, rest = builder.udiv(depth, unroll), builder.urem(depth, unroll)
+    strides = (1, PANEL, PANEL)
+
+    def emit_rows(number: int) -> None:
+        for address in emitter.tile_registers(number, out, out_stride):
+            emitter.prefetch(address, write=1, level=1)
+        sums = emitter.zeros(number)
+
+        def block(turn: Any, values: list[Any]) -> list[Any]:
+            *sums, left, right = values
+            return emitter.products(sums, number, emitter.UNROLL, [left, right], strides)
+
+        *sums, left_rest, right_rest = emitter.loop(turns, [*sums, left, right], block)
+        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+        before = emitter.load_tile(number, out, out_stride)
+        emitter.store_tile(emitter.add(before, sums), out, out_stride)
+
+    emitter.switch_shape(rows, columns, emit_rows)
+
+
+class _TileFunction(NamedTuple):
+    """A function that every kernel calls by its symbol and that is compiled once, by `tiles`."""
+
+    name: str
+    arguments: str  #: one letter each: an integer or a pointer
+    emit: Callable[[_Emitter, Any], None]
+
+    def symbol(self, dtype: types.Float) -> str:
+        return f"fastrnn.{self.name}.f{dtype.bitwidth}"
+
+    def declare(self, context: Any, module: ir.Module, dtype: types.Float) -> ir.Function:
+        kinds = {"i": ir.IntType(64), "p": context.get_value_type(types.CPointer(dtype))}
+        kind = ir.FunctionType(ir.VoidType(), [kinds[letter] for letter in self.arguments])
+        return cgutils.get_or_insert_function(module, kind, self.symbol(dtype))
+
+    def define(self, context: Any, module: ir.Module, dtype: types.Float) -> None:
+        function = self.declare(context, module, dtype)
         function.attributes.add("nounwind")
-        body = ir.IRBuilder(function.append_basic_block("entry"))
-        emit(_Emitter(context, body, dtype), function.args)
-        body.ret_void()
-    builder.call(function, arguments)
-    return context.get_dummy_value()
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.emit(_Emitter(context, builder, dtype), function.args)
+        builder.ret_void()
+
+    def call(self, dtype: types.Float) -> tuple[Any, Callable[..., Any]]:
+        """Signature and code of an intrinsic that calls the function."""
+        kinds = {"i": types.intp, "p": types.CPointer(dtype)}
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            builder.call(self.declare(context, builder.module, dtype), arguments)
+            return context.get_dummy_value()
+
+        return types.void(*(kinds[letter] for letter in self.arguments)), codegen
+
+
+_MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipppip", _emit_multiply_rows)
+_ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppi", _emit_add_transposed)
+
+
+@intrinsic
+def _define(typingctx: Any, number: Any) -> Any:
+    """Define the functions of tiles in the dtype of `number` in the module that is being made."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for function in (_MULTIPLY_ROWS, _ADD_TRANSPOSED):
+            function.define(context, builder.module, number)
+        return context.get_dummy_value()
+
+    return types.void(number), codegen
+
+
+def _tiles(number):  # type: ignore[no-untyped-def]
+    _define(number)
+
+
+class Tiles(Kernel):
+    """The functions of tiles, which kernels find by their symbols once `compile` has run.
+
+    Were they part of every kernel, LLVM would work on all variants of a tile for each, and for each
+    piece that a kernel is made of.
+    """
+
+    def compile(self, dtype: np.dtype[Any]) -> Any:
+        """Compile the functions for a dtype, or load them."""
+        dispatcher = super().compile(dtype)
+        (result,) = dispatcher.overloads.values()
+        for function in (_MULTIPLY_ROWS, _ADD_TRANSPOSED):
+            symbol = function.symbol(from_dtype(dtype))
+            llvm.add_symbol(symbol, result.library.get_pointer_to_function(symbol))
+        return dispatcher
+
+
+tiles = Tiles(_tiles, lambda dtype: types.void(dtype))
 
 
 @intrinsic
@@ -273,37 +377,7 @@ def multiply_rows(
     `ahead` points at weights that are needed soon, to be brought into the second cache level.
     Of the tile's columns the first `columns` are computed, up to whole registers.
     """
-    dtype = left.dtype
-    i, p = types.intp, types.CPointer(dtype)
-
-    def emit(emitter: _Emitter, arguments: Any) -> None:
-        rows, columns, depth, left, panel_stride, right, ahead, start, start_stride, out = arguments
-        builder = emitter.builder
-        panels = builder.udiv(depth, emitter.constant(PANEL))
-        rest = builder.urem(depth, emitter.constant(PANEL))
-        strides = (PANEL, 1, emitter.width)
-
-        def emit_rows(number: int) -> None:
-            sums = emitter.zeros(number)
-
-            def panel(turn: Any, values: list[Any]) -> list[Any]:
-                *sums, left, right, ahead = values
-                values = emitter.products(sums, number, PANEL, [left, right, ahead], strides)
-                values[-3] = emitter.at(left, panel_stride)
-                return values
-
-            values = emitter.loop(panels, [*sums, left, right, ahead], panel)
-            *sums, left_rest, right_rest, _ = values
-            sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
-            before = emitter.load_tile(number, start, start_stride)
-            emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
-
-        emitter.switch_shape(rows, columns, emit_rows)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _call_once_emitted(context, builder, "multiply_rows", dtype, arguments, emit)
-
-    return types.void(i, i, i, p, i, p, p, p, i, p), codegen
+    return _MULTIPLY_ROWS.call(left.dtype)
 
 
 @intrinsic
@@ -321,34 +395,4 @@ def add_transposed_product(
 
     A row of the tile is a column of `left`; `out` has rows `out_stride` apart.
     """
-    dtype = left.dtype
-    i, p = types.intp, types.CPointer(dtype)
-
-    def emit(emitter: _Emitter, arguments: Any) -> None:
-        rows, columns, depth, left, right, out, out_stride = arguments
-        builder = emitter.builder
-
-        def emit_rows(number: int) -> None:
-            for address in emitter.tile_registers(number, out, out_stride):
-                emitter.prefetch(address, write=1, level=1)
-            sums = emitter.zeros(number)
-            strides = (1, PANEL, PANEL)
-            unroll = emitter.constant(emitter.UNROLL)
-
-            def block(turn: Any, values: list[Any]) -> list[Any]:
-                *sums, left, right = values
-                return emitter.products(sums, number, emitter.UNROLL, [left, right], strides)
-
-            values = emitter.loop(builder.udiv(depth, unroll), [*sums, left, right], block)
-            *sums, left_rest, right_rest = values
-            rest = builder.urem(depth, unroll)
-            sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
-            before = emitter.load_tile(number, out, out_stride)
-            emitter.store_tile(emitter.add(before, sums), out, out_stride)
-
-        emitter.switch_shape(rows, columns, emit_rows)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _call_once_emitted(context, builder, "add_transposed", dtype, arguments, emit)
-
-    return types.void(i, i, i, p, p, p, i), codegen
+    return _ADD_TRANSPOSED.call(left.dtype)
