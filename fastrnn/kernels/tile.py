@@ -82,7 +82,7 @@ def lanes_of(itemsize: int) -> int:
 class _Emitter:
     """Emits one tile: accumulators in registers, a loop of multiply-adds over the depth."""
 
-    UNROLL = 4
+    UNROLL = 2
 
     def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
         self.builder = builder
@@ -189,8 +189,8 @@ class _Emitter:
     ) -> list[Any]:
         """`count` steps, unrolled where `count` is a number known now, divisible by `UNROLL`.
 
-        `pointers`: to `left`, to `right`, and optionally to what to ask for meanwhile, two pairs of
-        cache lines in every unrolled turn. `strides`: of a row and of a step in `left`, of a step
+        `pointers`: to `left`, to `right`, and optionally to what to ask for meanwhile, a cache line
+        and the next, which comes with it, in every unrolled turn. `strides`: of a row and of a step in `left`, of a step
         in `right`. Returned are the sums and the pointers after the last step.
         """
         row_stride, left_step, right_step = strides
@@ -201,12 +201,11 @@ class _Emitter:
             if unroll > 1:
                 for pointer in ahead:
                     self.prefetch(pointer, write=0, level=2)
-                    self.prefetch(self.at(pointer, pair), write=0, level=2)
             for k in range(unroll):
                 rows_left = [self.at(left, r * row_stride + k * left_step) for r in range(rows)]
                 sums = self.step(sums, rows_left, self.at(right, k * right_step))
             moved = [self.at(left, unroll * left_step), self.at(right, unroll * right_step)]
-            return [*sums, *moved, *(self.at(pointer, 2 * pair) for pointer in ahead)]
+            return [*sums, *moved, *(self.at(pointer, pair) for pointer in ahead)]
 
         if isinstance(count, int):
             turns = self.constant(count // self.UNROLL)
