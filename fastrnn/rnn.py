@@ -25,9 +25,9 @@ Caches = tuple[StepCaches, Any, Any]
 _FEW_UNITS = 320
 #: Samples of a small block, at least and at most, and of a large one.
 _SMALL_BLOCK, _LARGE_BLOCK = (16, 48), (128, 128)
-#: Blocks into which samples are cut at least; fewer are not shared out evenly, and with more units
-#: than the last number they stay one.
-_BLOCKS, _FEW_BLOCKS, _FEWEST_UNITS = 8, 4, 64
+#: Blocks into which samples are cut at least: fewer are not shared out evenly. With no more units
+#: than the last number, two are worth it.
+_BLOCKS, _FEWEST_UNITS = 4, 64
 #: Sums of weight gradients at most, and the bytes of all of them, if they are more than a few.
 _GROUPS, _GROUP_BYTES = 16, 1 << 26
 #: Rows of a chunk: with many blocks its buffers share the second cache level with the weights.
@@ -45,7 +45,7 @@ def _blocks(m: int, n_a: int) -> int:
     """How many blocks of samples go through their steps on their own."""
     least, most = _SMALL_BLOCK if n_a <= _FEW_UNITS else _LARGE_BLOCK
     blocks = max(min(_BLOCKS, m // least), -(-m // most))
-    return blocks if blocks >= (2 if n_a <= _FEWEST_UNITS else _FEW_BLOCKS) else 1
+    return blocks if blocks >= (2 if n_a <= _FEWEST_UNITS else _BLOCKS) else 1
 
 
 def _sizes_and_workers(
@@ -55,7 +55,7 @@ def _sizes_and_workers(
     m, total = len(plan.lengths), int(plan.lengths.sum())
     blocks = _blocks(m, n_a)
     if blocks > 1:
-        groups = max(_GROUP_BYTES // (n_a * (n_x + n_a) * itemsize), _FEW_BLOCKS)
+        groups = max(_GROUP_BYTES // (n_a * (n_x + n_a) * itemsize), _BLOCKS)
         rows = max(-(-m // blocks), _CHUNK_IN_BLOCK)
         sizes = blocks, min(blocks, groups, _GROUPS), rows, clear
         small = False

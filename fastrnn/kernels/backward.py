@@ -27,13 +27,16 @@ from .memory import (
     move,
     pointer_to,
     pointer_to_entry,
+    prefetch_to_read,
 )
 from .panels import (
     SUMMED_ROWS,
     add_outer,
+    is_far,
     multiply_column,
     pack_weights,
     panels_of,
+    prefetch_first,
     tile_at,
     tiles_of,
     unpack_rows,
@@ -97,6 +100,11 @@ def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: i
         z = tile_at(dz, stride, stage.row, j * width)
         weights = move(job.Waa, j * n_a * width)
         columns = n_a - j * width
+        if is_far(job.a):
+            prefetch_first(
+                prefetch_to_read, job.a, t, job.order, block.lo, block.lo + rows,
+                j * width, min((j + 1) * width, n_a),
+            )  # fmt: skip
         multiply_column(rows_after, columns, n_a, after, stride, weights, z, PANEL, z, width)
         differentiate(z, rows, job.a, t, job.order, block.lo, j * width)
 

@@ -14,7 +14,7 @@ from numba import carray
 from ._jit import inner
 from .activation import lanes_of, tanh_copied, tanh_in_place, tanh_streamed
 from .memory import move, pointer_into, prefetch_to_read, prefetch_to_write
-from .panels import AHEAD, width_of
+from .panels import AHEAD, is_far, prefetch_row, width_of
 from .parts import store_register
 from .tile import PANEL
 
@@ -24,10 +24,12 @@ def activate(
     z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int, stream: int
 ) -> None:
     """`tanh` of one column tile in place, and to step `t` of `a` (n_a, m, T)."""
+    far = not stream and is_far(a)
     lanes, used = lanes_of(z), min(width_of(a), a.shape[0] - column)
     for i in range(rows):
-        if not stream and i + AHEAD < rows:
-            prefetch_to_write(pointer_into(a, column, order[lo + i + AHEAD], t))
+        if far and i + AHEAD < rows:
+            sample = order[lo + i + AHEAD]
+            prefetch_row(prefetch_to_write, a, sample, t, column, column + used)
         values = move(z, i * PANEL)
         state = pointer_into(a, column, order[lo + i], t)
         for c in range(0, used, lanes):
@@ -43,11 +45,12 @@ def activate(
 @inner
 def differentiate(z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int) -> None:
     """One column tile of gradients times `1 - a[t]^2`, the derivative of tanh."""
+    far = is_far(a)
     width = width_of(a)  # known when this is compiled, so whole tiles are plain vector moves
     used = min(width, a.shape[0] - column)
     for i in range(rows):
-        if i + AHEAD < rows:
-            prefetch_to_read(pointer_into(a, column, order[lo + i + AHEAD], t))
+        if far and i + AHEAD < rows:
+            prefetch_row(prefetch_to_read, a, order[lo + i + AHEAD], t, column, column + used)
         tile_row = carray(move(z, i * PANEL), (width,))
         state = carray(pointer_into(a, column, order[lo + i], t), (width,))
         if used == width:

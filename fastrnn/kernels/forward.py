@@ -22,13 +22,23 @@ from ._jit import array_in, array_out, inlined, inner
 from .cell import activate
 from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
 from .launch import run_team, team_entry, worker
-from .memory import CACHE_LINE, can_stream, first_aligned, huge_pages, move, pointer_to
+from .memory import (
+    CACHE_LINE,
+    can_stream,
+    first_aligned,
+    huge_pages,
+    move,
+    pointer_to,
+    prefetch_to_write,
+)
 from .output import softmax_rows
 from .panels import (
+    is_far,
     multiply_column,
     pack_rows,
     pack_weights,
     panels_of,
+    prefetch_first,
     tile_at,
     tiles_of,
     width_of,
@@ -92,6 +102,11 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
         z = tile_at(states, stride, stage.row, j * width)
         weights = move(job.Waa, j * n_a * width)
         columns = n_a - j * width
+        if not job.stream_a and is_far(job.a):
+            prefetch_first(
+                prefetch_to_write, job.a, stage.turn, job.order, block.lo, block.lo + rows,
+                j * width, min((j + 1) * width, n_a),
+            )  # fmt: skip
         multiply_column(rows, columns, n_a, before, stride, weights, z, PANEL, z, width)
         activate(
             z, rows, job.a, stage.turn, job.order, block.lo, j * width, job.stream_a

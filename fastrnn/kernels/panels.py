@@ -33,6 +33,9 @@ SUMMED_ROWS = 64
 #: the processor cannot guess them.
 AHEAD = 8
 
+#: Bytes of an array that the second cache level is expected to hold: there is nothing to ask for.
+NEAR_BYTES = 1 << 20
+
 
 @inner
 def width_of(array: Any) -> int:
@@ -84,10 +87,25 @@ def pack_weights(
 
 
 @inner
-def prefetch_row(prefetch: Any, array: Any, sample: int, t: int) -> None:
-    """Ask for one row of `array` (n, m, T), contiguous along n, by one of the two prefetches."""
-    for k in range(0, array.shape[0], CACHE_LINE // array.itemsize):
+def is_far(array: Any) -> bool:
+    """Whether an array is larger than what the second cache level is expected to hold."""
+    return array.size * array.itemsize > NEAR_BYTES
+
+
+@inner
+def prefetch_row(prefetch: Any, array: Any, sample: int, t: int, first: int, last: int) -> None:
+    """Ask for columns `first` to `last` of one row of `array` (n, m, T), contiguous along n."""
+    for k in range(first, last, CACHE_LINE // array.itemsize):
         prefetch(pointer_into(array, k, sample, t))
+
+
+@inner
+def prefetch_first(
+    prefetch: Any, array: Any, t: int, order: Any, lo: int, hi: int, first: int, last: int
+) -> None:
+    """Ask for these columns of the first of the samples `order[lo:hi]`; others follow in time."""
+    for i in range(lo, min(lo + AHEAD, hi)):
+        prefetch_row(prefetch, array, order[i], t, first, last)
 
 
 @inner
@@ -97,13 +115,13 @@ def pack_rows(
     """Step `t` of samples `order[lo:hi]` of `source` (n, m, T) into panels, from `row` on."""
     columns = source.shape[0]
     contiguous = source.strides[0] == source.itemsize
-    if contiguous:
-        for i in range(lo, min(lo + AHEAD, hi)):
-            prefetch_row(prefetch_to_read, source, order[i], t)
+    far = contiguous and is_far(source)
+    if far:
+        prefetch_first(prefetch_to_read, source, t, order, lo, hi, 0, columns)
     for i in range(hi - lo):
         sample = order[lo + i]
-        if contiguous and lo + i + AHEAD < hi:
-            prefetch_row(prefetch_to_read, source, order[lo + i + AHEAD], t)
+        if far and lo + i + AHEAD < hi:
+            prefetch_row(prefetch_to_read, source, order[lo + i + AHEAD], t, 0, columns)
         for first in range(0, columns, PANEL):
             out_at = tile_at(panels, stride, row + i, first)
             if contiguous and first + PANEL <= columns:
@@ -126,10 +144,13 @@ def unpack_rows(
 ) -> None:  # fmt: skip
     """The way back, into Fortran-ordered `target` (n, m, T); past the caches if it may `stream`."""
     columns = target.shape[0]
+    far = not stream and is_far(target)
+    if far:
+        prefetch_first(prefetch_to_write, target, t, order, lo, hi, 0, columns)
     for i in range(hi - lo):
         sample = order[lo + i]
-        if not stream and lo + i + AHEAD < hi:
-            prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t)
+        if far and lo + i + AHEAD < hi:
+            prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t, 0, columns)
         for first in range(0, columns, PANEL):
             values = tile_at(panels, stride, row + i, first)
             out = pointer_into(target, first, sample, t)

@@ -190,8 +190,9 @@ class _Emitter:
         """`count` steps, unrolled where `count` is a number known now, divisible by `UNROLL`.
 
         `pointers`: to `left`, to `right`, and optionally to what to ask for meanwhile, a cache line
-        and the next, which comes with it, in every unrolled turn. `strides`: of a row and of a step in `left`, of a step
-        in `right`. Returned are the sums and the pointers after the last step.
+        and the next, which comes with it, in every unrolled turn. `strides`: of a row and of a
+        step in `left`, of a step in `right`. Returned are the sums and the pointers after the last
+        step.
         """
         row_stride, left_step, right_step = strides
         pair = 2 * CACHE_LINE // self.itemsize
