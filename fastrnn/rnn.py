@@ -55,7 +55,7 @@ def _sizes_and_workers(
     m, total = len(plan.lengths), int(plan.lengths.sum())
     blocks = _blocks(m, n_a)
     if blocks > 1:
-        groups = max(_GROUP_BYTES // (n_a * (n_x + n_a) * itemsize), _BLOCKS)
+        groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
         rows = max(-(-m // blocks), _CHUNK_IN_BLOCK)
         sizes = blocks, min(blocks, groups, _GROUPS), rows, clear
         small = False

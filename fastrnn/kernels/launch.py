@@ -67,6 +67,23 @@ def launch_address() -> int:
     return _address(_launch_kernel, np.dtype(np.int64), "llvm_cfunc_wrapper_name")
 
 
+def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Emit the same arrays, in tuples too, without the object that counts their references.
+
+    Pieces that take an array count one up and down. The count is one place in memory, and threads
+    that share an array would hand its cache line to and fro all the time.
+    """
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo = cgutils.get_null_value(array.meminfo.type)
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        for i, each in enumerate(kind.types):
+            part = _borrowed(context, builder, each, builder.extract_value(value, i))
+            value = builder.insert_value(value, part, i)
+    return value
+
+
 def _emit_call(context: Any, builder: Any, closure_type: Any, argument_types: Any) -> Any:
     """Emit the function that `launch` calls: `worker(number, *arguments)` with a closure's."""
     name = builder.module.get_unique_name("fastrnn.call")
@@ -102,7 +119,8 @@ def run_team(typingctx: Any, team: Any, arguments: Any) -> Any:
         count, launch, worker = cgutils.unpack_tuple(builder, values[0], 3)
         closure_type = ir.LiteralStructType([i64, i64, values[1].type])
         closure = cgutils.alloca_once(builder, closure_type)
-        for field, value in enumerate((worker, ir.Constant(i64, 0), values[1])):
+        borrowed = _borrowed(context, builder, signature.args[1], values[1])
+        for field, value in enumerate((worker, ir.Constant(i64, 0), borrowed)):
             builder.store(value, cgutils.gep_inbounds(builder, closure, 0, field))
         function = _emit_call(
             context, builder, closure_type, (types.int64, *signature.args[1].types)
