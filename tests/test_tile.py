@@ -18,6 +18,7 @@ from fastrnn.kernels.tile import (
     add_transposed_product,
     lanes_of,
     multiply_rows,
+    tiles,
 )
 
 DTYPES = [np.float32, np.float64]
