@@ -17,7 +17,15 @@ from numba import carray, types
 from . import stages
 from ._jit import array_in, array_out, inlined, inner
 from .cell import differentiate
-from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
+from .chunk import (
+    NEAR_COLUMNS,
+    clear_padding,
+    multiply_rows_of,
+    pack_chunk,
+    share_of,
+    side_of,
+    unpack_chunk,
+)
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
@@ -45,9 +53,6 @@ from .panels import (
 from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
-
-#: Columns of `x` and `a` that stay in the second cache level while all of `dz` meets them.
-OUTER_COLUMNS = 256
 
 
 class Backward(NamedTuple):
@@ -137,11 +142,11 @@ def add_weight_gradient(
 ) -> None:  # fmt: skip
     """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns."""
     row = tiles_of(n, width) * width
-    for column in range(0, n, OUTER_COLUMNS):
+    for column in range(0, n, NEAR_COLUMNS):
         for p in range(first, last):
             add_outer(
                 rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
-                tile_at(others, stride, 0, column), stride, min(n - column, OUTER_COLUMNS),
+                tile_at(others, stride, 0, column), stride, min(n - column, NEAR_COLUMNS),
                 move(out, p * PANEL * row + column), row, width,
             )  # fmt: skip
 

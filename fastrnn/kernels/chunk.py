@@ -12,6 +12,9 @@ from .panels import multiply_column, pack_rows, panels_of, tile_at, tiles_of, un
 from .stages import Block, Stage, rows_at, step_of
 from .tile import PANEL
 
+#: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
+NEAR_COLUMNS = 512
+
 
 @inner
 def share_of(total: int, part: int, parts: int) -> tuple[int, int]:
@@ -80,16 +83,18 @@ def multiply_rows_of(
     stride: int, width: int,
 ) -> None:  # fmt: skip
     """Rows `first` to `last` of `out = bias + left @ weights`, all of its columns."""
-    for j in range(tiles_of(columns, width)):
-        multiply_column(
-            last - first,
-            columns - j * width,
-            depth,
-            move(left, first * PANEL),
-            stride,
-            move(weights, j * depth * width),
-            move(bias, j * width),
-            0,
-            tile_at(out, stride, first, j * width),
-            width,
-        )
+    for k in range(0, max(depth, 1), NEAR_COLUMNS):
+        for j in range(tiles_of(columns, width)):
+            z = tile_at(out, stride, first, j * width)
+            multiply_column(
+                last - first,
+                columns - j * width,
+                min(NEAR_COLUMNS, depth - k),
+                tile_at(left, stride, first, k),
+                stride,
+                move(weights, (j * depth + k) * width),
+                move(bias, j * width) if k == 0 else z,
+                0 if k == 0 else PANEL,
+                z,
+                width,
+            )
