@@ -381,3 +381,16 @@ def exp_and_sum(typingctx: Any, pointer: Any, largest: Any) -> Any:
         return changed, changed.folded(values.builder.fadd)
 
     return pointer.dtype(pointer, pointer.dtype), _registers(pointer, emit)
+
+
+@intrinsic
+def softmax_register(typingctx: Any, pointer: Any) -> Any:
+    """Softmax of the `lanes_of` elements at `pointer`, in place."""
+
+    def emit(values: Number) -> tuple[Number, None]:
+        builder = values.builder
+        largest = values.folded(functools.partial(_larger, builder))
+        exps = exp_of(values - values.with_all(largest))
+        return exps / values.with_all(exps.folded(builder.fadd)), None
+
+    return types.void(pointer), _registers(pointer, emit)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import carray
-
 from ._jit import inner
 from .memory import move, pointer_into
 from .panels import multiply_column, pack_rows, panels_of, tile_at, tiles_of, unpack_rows
+from .parts import clear_row
 from .stages import Block, Stage, rows_at, step_of
 from .tile import PANEL
 
@@ -70,11 +69,12 @@ def unpack_chunk(
 @inner
 def clear_padding(target: Any, order: Any, active: Any, part: int, parts: int) -> None:
     """Set Fortran-ordered `target` (n, m, T) to 0 where samples have ended, at a part of steps."""
+    columns = target.shape[0]
     for t in range(part, target.shape[2], parts):
         for i in range(active[t], order.size):
-            out = carray(pointer_into(target, 0, order[i], t), (target.shape[0],))
-            for c in range(out.size):
-                out[c] = 0
+            for first in range(0, columns, PANEL):
+                out = pointer_into(target, first, order[i], t)
+                clear_row(out, out, columns - first)
 
 
 @inner

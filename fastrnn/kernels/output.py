@@ -19,6 +19,7 @@ from .activation import (
     larger_of,
     largest_of,
     quotient_of,
+    softmax_register,
     sum_of,
 )
 from .chunk import multiply_rows_of, share_of
@@ -62,6 +63,10 @@ def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
     """
     width = lanes_of(panels)
     tiles = tiles_of(n_y, width)
+    if tiles == 1:
+        for i in range(rows):
+            softmax_register(move(panels, i * PANEL))
+        return
     # Of several rows in turn: each waits long for its largest, and then for its sum.
     numbers = carray(on_stack(panels, IN_TURN), (IN_TURN,))
     for first in range(0, rows, IN_TURN):

@@ -45,11 +45,14 @@ class _Row:
     def store_all(self, values: Any, address: Any) -> None:
         self.builder.store(values, self._pointer(address), align=self.itemsize)
 
+    @property
+    def zeros(self) -> ir.Constant:
+        return ir.Constant(self.vector, [0.0] * self.vector.count)
+
     def load(self, address: Any) -> Any:
         arguments = [self.vector.as_pointer(), _ALIGNMENT, self.mask.type, self.vector]
         function = self._function("load", self.vector, arguments)
-        zeros = ir.Constant(self.vector, [0.0] * self.vector.count)
-        operands = [self._pointer(address), _ALIGNMENT(self.itemsize), self.mask, zeros]
+        operands = [self._pointer(address), _ALIGNMENT(self.itemsize), self.mask, self.zeros]
         return self.builder.call(function, operands)
 
     def store(self, values: Any, address: Any) -> None:
@@ -88,4 +91,9 @@ store_row = _on_row(
 store_register = _on_row(
     lanes_of,
     lambda row, target, source: row.store(row.load_all(source), target),
+)
+#: Set the first `count` elements of a row to 0; the source is not used.
+clear_row = _on_row(
+    lambda itemsize: PANEL,
+    lambda row, target, source: row.store(row.zeros, target),
 )

@@ -17,8 +17,8 @@ from ._jit import array_out, inlined, inner
 from .memory import fetch_add, load_acquire, spin_pause, yield_processor
 from .stages import DONE, block_of, first_stage, next_stage
 
-#: Turns of a waiting loop before the thread offers its processor to others.
-SPINS = 4000
+#: Turns of a waiting loop before the thread offers its processor to others: 10 to 50 microseconds.
+SPINS = 1000
 
 #: Places in the shared counters, a cache line apart.
 TAKEN, ENDED, COUNTERS = 0, 8, 16
