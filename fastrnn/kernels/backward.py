@@ -24,6 +24,7 @@ from .chunk import (
     pack_chunk,
     share_of,
     side_of,
+    span_of,
     unpack_chunk,
 )
 from .launch import run_team, team_entry, worker
@@ -101,17 +102,24 @@ def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: i
     after = move(side_of(job.dz, side, n_a, stride), stage.previous * PANEL)
     t = step_of(block, stage.turn)
     first, last = share_of(tiles_of(n_a, width), part, parts)
-    for j in range(first, last):
-        z = tile_at(dz, stride, stage.row, j * width)
-        weights = move(job.Waa, j * n_a * width)
-        columns = n_a - j * width
-        if is_far(job.a):
-            prefetch_first(
-                prefetch_to_read, job.a, t, job.order, block.lo, block.lo + rows,
-                j * width, min((j + 1) * width, n_a),
+    span = span_of(rows_after, n_a)
+    for k in range(0, n_a, span):
+        depth = min(span, n_a - k)
+        for j in range(first, last):
+            column = j * width
+            z = tile_at(dz, stride, stage.row, column)
+            last_sum = k + depth == n_a
+            if last_sum and is_far(job.a):
+                prefetch_first(
+                    prefetch_to_read, job.a, t, job.order, block.lo, block.lo + rows,
+                    column, min(column + width, n_a),
+                )  # fmt: skip
+            multiply_column(
+                rows_after, n_a - column, depth, tile_at(after, stride, 0, k), stride,
+                move(job.Waa, (j * n_a + k) * width), z, PANEL, z, width,
             )  # fmt: skip
-        multiply_column(rows_after, columns, n_a, after, stride, weights, z, PANEL, z, width)
-        differentiate(z, rows, job.a, t, job.order, block.lo, j * width)
+            if last_sum:
+                differentiate(z, rows, job.a, t, job.order, block.lo, column)
 
 
 @inlined

@@ -14,6 +14,15 @@ from .tile import PANEL
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
 
+#: Rows of a step whose states stay there in whole.
+FEW_ROWS = 64
+
+
+@inner
+def span_of(rows: int, depth: int) -> int:
+    """How much of the depth all column tiles of a step go through before the rest."""
+    return max(depth, 1) if rows <= FEW_ROWS else NEAR_COLUMNS
+
 
 @inner
 def share_of(total: int, part: int, parts: int) -> tuple[int, int]:

@@ -20,7 +20,15 @@ from numba import types
 from . import stages
 from ._jit import array_in, array_out, inlined, inner
 from .cell import activate
-from .chunk import clear_padding, multiply_rows_of, pack_chunk, share_of, side_of, unpack_chunk
+from .chunk import (
+    clear_padding,
+    multiply_rows_of,
+    pack_chunk,
+    share_of,
+    side_of,
+    span_of,
+    unpack_chunk,
+)
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
@@ -98,19 +106,26 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
     side = stage.side if stage.turn > stage.begin else 1 - stage.side
     before = move(side_of(job.states, side, n_a, stride), stage.previous * PANEL)
     first, last = share_of(tiles_of(n_a, width), part, parts)
-    for j in range(first, last):
-        z = tile_at(states, stride, stage.row, j * width)
-        weights = move(job.Waa, j * n_a * width)
-        columns = n_a - j * width
-        if not job.stream_a and is_far(job.a):
-            prefetch_first(
-                prefetch_to_write, job.a, stage.turn, job.order, block.lo, block.lo + rows,
-                j * width, min((j + 1) * width, n_a),
+    span = span_of(rows, n_a)
+    for k in range(0, n_a, span):
+        depth = min(span, n_a - k)
+        for j in range(first, last):
+            column = j * width
+            z = tile_at(states, stride, stage.row, column)
+            last_sum = k + depth == n_a
+            if last_sum and not job.stream_a and is_far(job.a):
+                prefetch_first(
+                    prefetch_to_write, job.a, stage.turn, job.order, block.lo, block.lo + rows,
+                    column, min(column + width, n_a),
+                )  # fmt: skip
+            multiply_column(
+                rows, n_a - column, depth, tile_at(before, stride, 0, k), stride,
+                move(job.Waa, (j * n_a + k) * width), z, PANEL, z, width,
             )  # fmt: skip
-        multiply_column(rows, columns, n_a, before, stride, weights, z, PANEL, z, width)
-        activate(
-            z, rows, job.a, stage.turn, job.order, block.lo, j * width, job.stream_a
-        )  # fmt: skip
+            if last_sum:
+                activate(
+                    z, rows, job.a, stage.turn, job.order, block.lo, column, job.stream_a
+                )  # fmt: skip
 
 
 @inlined
