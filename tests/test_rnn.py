@@ -71,6 +71,26 @@ def test_large_batches_against_the_reference(shape, kind, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("units", [48, 41])
+def test_results_past_the_caches_have_the_same_bits(units, dtype, monkeypatch):
+    """Large results are written in another way, where rows start cache lines and where not."""
+    batch = make_batch(rng(0), units, units, 33, 65, 9, dtype, "some_zero")
+    da = make_cotangent(rng(1), batch)
+    ref = run(fastrnn, batch, da)
+    monkeypatch.setattr("fastrnn.rnn._LAZY_BYTES", 0)
+    comp = run(fastrnn, batch, da)
+    for name in ref:
+        assert_array_equal(comp[name], ref[name], strict=True, err_msg=name)
+
+
+@pytest.mark.parametrize("n_a", [520, 1030])
+def test_many_rows_and_units_against_the_reference(n_a):
+    """The depth of a step is cut where the states of all rows leave the second cache level."""
+    batch = make_batch(rng(0), 7, n_a, 3, 70, 4, np.float32, "some_zero")
+    assert_accurate(run, batch, make_cotangent(rng(1), batch))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", LENGTH_KINDS)
 def test_forward_against_onnxruntime(kind, dtype):
     batch = make_batch(rng(0), 4, 37, 3, 17, 9, dtype, kind)

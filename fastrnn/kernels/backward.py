@@ -24,28 +24,27 @@ from .chunk import (
     pack_chunk,
     share_of,
     side_of,
-    span_of,
+    stepping,
     unpack_chunk,
 )
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
-    can_stream,
+    NEAR,
     first_aligned,
     huge_pages,
     move,
     pointer_to,
     pointer_to_entry,
     prefetch_to_read,
+    reach_to_read,
+    reach_to_write,
 )
 from .panels import (
     SUMMED_ROWS,
     add_outer,
-    is_far,
-    multiply_column,
     pack_weights,
     panels_of,
-    prefetch_first,
     tile_at,
     tiles_of,
     unpack_rows,
@@ -76,7 +75,8 @@ class Backward(NamedTuple):
     dWaa: Any
     dba: Any
     sums_size: int  #: elements from the sums of one group to those of the next
-    stream: int  #: 1: `dx` is written past the caches
+    reach_a: int  #: how `a` is read
+    reach_dx: int  #: how `dx` is written
     stride: int
     width: int
 
@@ -91,35 +91,20 @@ def gather_gradients(job: Backward, block: Block, stage: Stage, part: int, parts
     )  # fmt: skip
 
 
+step_through = stepping(prefetch_to_read, differentiate)
+
+
 @inlined
 def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `dz[t]` from `dz[t+1]` in the column tiles of this part."""
-    n_a, width, stride = job.a.shape[0], job.width, job.stride
+    n_a, stride = job.a.shape[0], job.stride
     rows = rows_at(block, job.active, stage.turn)
     rows_after = rows_at(block, job.active, stage.turn - 1)
-    dz = side_of(job.dz, stage.side, n_a, stride)
+    dz = move(side_of(job.dz, stage.side, n_a, stride), stage.row * PANEL)
     side = stage.side if stage.turn > stage.begin else 1 - stage.side
     after = move(side_of(job.dz, side, n_a, stride), stage.previous * PANEL)
     t = step_of(block, stage.turn)
-    first, last = share_of(tiles_of(n_a, width), part, parts)
-    span = span_of(rows_after, n_a)
-    for k in range(0, n_a, span):
-        depth = min(span, n_a - k)
-        for j in range(first, last):
-            column = j * width
-            z = tile_at(dz, stride, stage.row, column)
-            last_sum = k + depth == n_a
-            if last_sum and is_far(job.a):
-                prefetch_first(
-                    prefetch_to_read, job.a, t, job.order, block.lo, block.lo + rows,
-                    column, min(column + width, n_a),
-                )  # fmt: skip
-            multiply_column(
-                rows_after, n_a - column, depth, tile_at(after, stride, 0, k), stride,
-                move(job.Waa, (j * n_a + k) * width), z, PANEL, z, width,
-            )  # fmt: skip
-            if last_sum:
-                differentiate(z, rows, job.a, t, job.order, block.lo, column)
+    step_through(job, block, t, after, rows_after, dz, rows, part, parts)
 
 
 @inlined
@@ -132,7 +117,7 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
         first, last, n_a, dz, job.Wax, job.zeros, n_x, job.rows, stride, job.width
     )  # fmt: skip
     unpack_chunk(
-        job.rows, stride, job.order, job.active, block, stage, first, last, job.dx, job.stream
+        job.rows, stride, job.order, job.active, block, stage, first, last, job.dx, job.reach_dx
     )
     pack_chunk(
         job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.rows, stride
@@ -206,7 +191,7 @@ def first_state_gradient(job: Backward, block: Block, stage: Stage, part: int, p
     multiply_rows_of(
         first, last, n_a, dz, job.Waa, job.zeros, n_a, out, stride, job.width
     )  # fmt: skip
-    unpack_rows(out, stride, first, job.da0, 0, job.order, block.lo + first, block.lo + last, 0)
+    unpack_rows(out, stride, first, job.da0, 0, job.order, block.lo + first, block.lo + last, NEAR)
 
 
 @inlined
@@ -318,7 +303,8 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         x, a0, order, active, a, da, dx, da0,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
-        sums_dWax, sums_dWaa, sums_dba, size_sums, can_stream(dx, sizes), stride, width,
+        sums_dWax, sums_dWaa, sums_dba, size_sums, reach_to_read(a),
+        reach_to_write(dx, sizes), stride, width,
     )  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width

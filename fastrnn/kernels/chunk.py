@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import inner
-from .memory import move, pointer_into
-from .panels import multiply_column, pack_rows, panels_of, tile_at, tiles_of, unpack_rows
+from ._jit import inlined, inner
+from .memory import FAR, move, pointer_into
+from .panels import (
+    multiply_column,
+    pack_rows,
+    panels_of,
+    prefetch_first,
+    tile_at,
+    tiles_of,
+    unpack_rows,
+)
 from .parts import clear_row
 from .stages import Block, Stage, rows_at, step_of
 from .tile import PANEL
@@ -16,12 +24,6 @@ NEAR_COLUMNS = 512
 
 #: Rows of a step whose states stay there in whole.
 FEW_ROWS = 64
-
-
-@inner
-def span_of(rows: int, depth: int) -> int:
-    """How much of the depth all column tiles of a step go through before the rest."""
-    return max(depth, 1) if rows <= FEW_ROWS else NEAR_COLUMNS
 
 
 @inner
@@ -60,7 +62,7 @@ def pack_chunk(
 @inner
 def unpack_chunk(
     panels: Any, stride: int, order: Any, active: Any, block: Block, stage: Stage,
-    first: int, last: int, target: Any, stream: int,
+    first: int, last: int, target: Any, reach: int,
 ) -> None:  # fmt: skip
     """The way back: rows `first` to `last` of a chunk into Fortran-ordered `target` (n, m, T)."""
     row = 0
@@ -70,7 +72,7 @@ def unpack_chunk(
         if lo < hi:
             t = step_of(block, turn)
             unpack_rows(
-                panels, stride, row + lo, target, t, order, block.lo + lo, block.lo + hi, stream
+                panels, stride, row + lo, target, t, order, block.lo + lo, block.lo + hi, reach
             )
         row += rows
 
@@ -107,3 +109,37 @@ def multiply_rows_of(
                 z,
                 width,
             )
+
+
+def stepping(prefetch: Any, finish: Any) -> Any:
+    """How a step goes through its column tiles: `z + left Waa'`, then what the cell makes of it.
+
+    `finish(z, rows, a, t, order, lo, column, reach)` works on one column tile and step `t` of `a`,
+    whose first rows are asked for by `prefetch` while the product is made.
+    """
+
+    @inlined
+    def step(
+        job: Any, block: Block, t: int, left: Any, left_rows: int, z: Any, rows: int, part: int,
+        parts: int,
+    ) -> None:  # fmt: skip
+        n_a, width, stride, lo = job.a.shape[0], job.width, job.stride, block.lo
+        first, last = share_of(tiles_of(n_a, width), part, parts)
+        span = max(n_a, 1) if left_rows <= FEW_ROWS else NEAR_COLUMNS
+        for k in range(0, n_a, span):
+            depth = min(span, n_a - k)
+            for column in range(first * width, min(last * width, n_a), width):
+                tile = tile_at(z, stride, 0, column)
+                if k + depth == n_a and job.reach_a == FAR:
+                    prefetch_first(
+                        prefetch, job.a, t, job.order, lo, lo + rows, column,
+                        min(column + width, n_a),
+                    )  # fmt: skip
+                multiply_column(
+                    left_rows, n_a - column, depth, tile_at(left, stride, 0, k), stride,
+                    move(job.Waa, column * n_a + k * width), tile, PANEL, tile, width,
+                )  # fmt: skip
+                if k + depth == n_a:
+                    finish(tile, rows, job.a, t, job.order, lo, column, job.reach_a)
+
+    return step

@@ -26,28 +26,24 @@ from .chunk import (
     pack_chunk,
     share_of,
     side_of,
-    span_of,
+    stepping,
     unpack_chunk,
 )
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
-    can_stream,
     first_aligned,
     huge_pages,
     move,
     pointer_to,
     prefetch_to_write,
+    reach_to_write,
 )
 from .output import softmax_rows
 from .panels import (
-    is_far,
-    multiply_column,
     pack_rows,
     pack_weights,
     panels_of,
-    prefetch_first,
-    tile_at,
     tiles_of,
     width_of,
 )
@@ -73,8 +69,8 @@ class Forward(NamedTuple):
     states: Any  #: two buffers of panels
     inputs: Any
     logits: Any
-    stream_a: int  #: 1: `a` is written past the caches
-    stream_y: int
+    reach_a: int  #: how `a` is written
+    reach_y: int
     stride: int  #: elements between panels
     width: int  #: columns of a tile
 
@@ -97,35 +93,18 @@ def project_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: i
         pack_rows(job.a0, 0, job.order, block.lo + first, block.lo + last, before, stride, first)
 
 
+step_through = stepping(prefetch_to_write, activate)
+
+
 @inlined
 def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `a[t]` from `a[t-1]` in the column tiles of this part."""
-    n_a, width, stride = job.a.shape[0], job.width, job.stride
+    n_a, stride = job.a.shape[0], job.stride
     rows = rows_at(block, job.active, stage.turn)
-    states = side_of(job.states, stage.side, n_a, stride)
+    z = move(side_of(job.states, stage.side, n_a, stride), stage.row * PANEL)
     side = stage.side if stage.turn > stage.begin else 1 - stage.side
     before = move(side_of(job.states, side, n_a, stride), stage.previous * PANEL)
-    first, last = share_of(tiles_of(n_a, width), part, parts)
-    span = span_of(rows, n_a)
-    for k in range(0, n_a, span):
-        depth = min(span, n_a - k)
-        for j in range(first, last):
-            column = j * width
-            z = tile_at(states, stride, stage.row, column)
-            last_sum = k + depth == n_a
-            if last_sum and not job.stream_a and is_far(job.a):
-                prefetch_first(
-                    prefetch_to_write, job.a, stage.turn, job.order, block.lo, block.lo + rows,
-                    column, min(column + width, n_a),
-                )  # fmt: skip
-            multiply_column(
-                rows, n_a - column, depth, tile_at(before, stride, 0, k), stride,
-                move(job.Waa, (j * n_a + k) * width), z, PANEL, z, width,
-            )  # fmt: skip
-            if last_sum:
-                activate(
-                    z, rows, job.a, stage.turn, job.order, block.lo, column, job.stream_a
-                )  # fmt: skip
+    step_through(job, block, stage.turn, before, rows, z, rows, part, parts)
 
 
 @inlined
@@ -140,7 +119,7 @@ def predict(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> 
     softmax_rows(move(job.logits, first * PANEL), stride, last - first, n_y)
     unpack_chunk(
         job.logits, stride, job.order, job.active, block, stage, first, last, job.y_pred,
-        job.stream_y,
+        job.reach_y,
     )  # fmt: skip
 
 
@@ -210,7 +189,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_Wya),
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        can_stream(a, sizes), can_stream(y_pred, sizes), stride, width,
+        reach_to_write(a, sizes), reach_to_write(y_pred, sizes), stride, width,
     )  # fmt: skip
     share_forward(job, sizes, 0, workers, workers, ticket, counters)
 

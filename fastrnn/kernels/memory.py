@@ -16,6 +16,12 @@ from ._jit import inner
 #: Workspace starts on a cache line, so that no tile row straddles two of them.
 CACHE_LINE = 64
 
+#: How rows of an array are reached: with no more ado, asked for ahead of time, or past the caches.
+NEAR, FAR, PAST = 0, 1, 2
+
+#: Bytes of an array that the second cache level is expected to hold: there is nothing to ask for.
+NEAR_BYTES = 1 << 20
+
 #: Linux has the call; 14 is its MADV_HUGEPAGE. Smaller allocations are not worth it.
 _ADVISE = "madvise" if sys.platform == "linux" and llvm.address_of_symbol("madvise") else None
 _PAGE, _HUGE = 4096, 1 << 22
@@ -186,11 +192,17 @@ def first_aligned(array: Any) -> int:
 
 
 @inner
-def can_stream(array: Any, sizes: Any) -> int:
-    """1 if `array` (n, m, T) is large and each of its rows starts with a cache line."""
+def reach_to_read(array: Any) -> int:
+    """How to read rows of `array` (n, m, T): `FAR` if the second cache level cannot hold it."""
+    return FAR if array.size * array.itemsize > NEAR_BYTES else NEAR
+
+
+@inner
+def reach_to_write(array: Any, sizes: Any) -> int:
+    """How to write rows of `array` (n, m, T): `PAST` if it is large and they start cache lines."""
     row = array.shape[0] * array.itemsize
     aligned = (_address(pointer_into(array, 0, 0, 0)) | row) % CACHE_LINE == 0
-    return 1 if aligned and not sizes.clear else 0
+    return PAST if aligned and not sizes.clear else reach_to_read(array)
 
 
 @intrinsic

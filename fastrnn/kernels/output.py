@@ -26,6 +26,7 @@ from .chunk import multiply_rows_of, share_of
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
+    NEAR,
     copy,
     first_aligned,
     move,
@@ -165,7 +166,7 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
                 bias_sums[k] += value[0]
         multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride, width)
         for i in range(first, last):
-            unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, 0)
+            unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
         for p in range(panels_of(n_y)):
             add_outer(
                 last - first, min(PANEL, n_y - p * PANEL), move(dz, p * stride), states, stride,

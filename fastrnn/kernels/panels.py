@@ -9,6 +9,8 @@ from numba import carray
 from ._jit import inner
 from .memory import (
     CACHE_LINE,
+    FAR,
+    PAST,
     copy,
     copy_lines,
     move,
@@ -17,6 +19,7 @@ from .memory import (
     pointer_to_entry,
     prefetch_to_read,
     prefetch_to_write,
+    reach_to_read,
 )
 from .parts import fill_row, store_row
 from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
@@ -32,9 +35,6 @@ SUMMED_ROWS = 64
 #: Rows ahead of the one being copied whose cache lines are asked for: samples lie in any order, so
 #: the processor cannot guess them.
 AHEAD = 8
-
-#: Bytes of an array that the second cache level is expected to hold: there is nothing to ask for.
-NEAR_BYTES = 1 << 20
 
 
 @inner
@@ -87,12 +87,6 @@ def pack_weights(
 
 
 @inner
-def is_far(array: Any) -> bool:
-    """Whether an array is larger than what the second cache level is expected to hold."""
-    return array.size * array.itemsize > NEAR_BYTES
-
-
-@inner
 def prefetch_row(prefetch: Any, array: Any, sample: int, t: int, first: int, last: int) -> None:
     """Ask for columns `first` to `last` of one row of `array` (n, m, T), contiguous along n."""
     for k in range(first, last, CACHE_LINE // array.itemsize):
@@ -115,7 +109,7 @@ def pack_rows(
     """Step `t` of samples `order[lo:hi]` of `source` (n, m, T) into panels, from `row` on."""
     columns = source.shape[0]
     contiguous = source.strides[0] == source.itemsize
-    far = contiguous and is_far(source)
+    far = contiguous and reach_to_read(source) == FAR
     if far:
         prefetch_first(prefetch_to_read, source, t, order, lo, hi, 0, columns)
     for i in range(hi - lo):
@@ -140,23 +134,22 @@ def pack_rows(
 @inner
 def unpack_rows(
     panels: Any, stride: int, row: int, target: Any, t: int, order: Any, lo: int, hi: int,
-    stream: int,
+    reach: int,
 ) -> None:  # fmt: skip
-    """The way back, into Fortran-ordered `target` (n, m, T); past the caches if it may `stream`."""
+    """The way back, into Fortran-ordered `target` (n, m, T) within a `reach`."""
     columns = target.shape[0]
-    far = not stream and is_far(target)
-    if far:
+    if reach == FAR:
         prefetch_first(prefetch_to_write, target, t, order, lo, hi, 0, columns)
     for i in range(hi - lo):
         sample = order[lo + i]
-        if far and lo + i + AHEAD < hi:
+        if reach == FAR and lo + i + AHEAD < hi:
             prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t, 0, columns)
         for first in range(0, columns, PANEL):
             values = tile_at(panels, stride, row + i, first)
             out = pointer_into(target, first, sample, t)
             if first + PANEL > columns:
                 store_row(out, values, columns - first)
-            elif stream:
+            elif reach == PAST:
                 copy_lines(out, values, PANEL)
             else:
                 copy(out, values, PANEL)
