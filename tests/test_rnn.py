@@ -86,7 +86,7 @@ def test_results_past_the_caches_have_the_same_bits(units, dtype, monkeypatch):
 @pytest.mark.parametrize("n_a", [520, 1030])
 def test_many_rows_and_units_against_the_reference(n_a):
     """The depth of a step is cut where the states of all rows leave the second cache level."""
-    batch = make_batch(rng(0), 7, n_a, 3, 70, 4, np.float32, "some_zero")
+    batch = make_batch(rng(0), 7, n_a, 3, 100, 4, np.float32, "full")
     assert_accurate(run, batch, make_cotangent(rng(1), batch))
 
 
