@@ -23,7 +23,7 @@ Caches = tuple[StepCaches, Any, Any]
 
 #: Hidden units up to which a block is small: its weights stay in the second cache level.
 _FEW_UNITS = 320
-#: Samples of a small block, at least and at most, and of a large one.
+#: Samples of a small block and of a large one: with fewer there are fewer blocks; at most.
 _SMALL_BLOCK, _LARGE_BLOCK = (16, 48), (128, 128)
 #: Blocks into which samples are cut at least: fewer are not shared out evenly. With no more units
 #: than the last number, two are worth it.

@@ -18,13 +18,14 @@ from . import stages
 from ._jit import array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import (
-    NEAR_COLUMNS,
+    add_weight_gradient,
     clear_padding,
     multiply_rows_of,
     pack_chunk,
     share_of,
     side_of,
     stepping,
+    sum_groups,
     unpack_chunk,
 )
 from .launch import run_team, team_entry, worker
@@ -42,7 +43,6 @@ from .memory import (
 )
 from .panels import (
     SUMMED_ROWS,
-    add_outer,
     pack_weights,
     panels_of,
     tile_at,
@@ -129,22 +129,6 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
 
 
 @inner
-def add_weight_gradient(
-    rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int, out: Any,
-    width: int,
-) -> None:  # fmt: skip
-    """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns."""
-    row = tiles_of(n, width) * width
-    for column in range(0, n, NEAR_COLUMNS):
-        for p in range(first, last):
-            add_outer(
-                rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
-                tile_at(others, stride, 0, column), stride, min(n - column, NEAR_COLUMNS),
-                move(out, p * PANEL * row + column), row, width,
-            )  # fmt: skip
-
-
-@inner
 def add_bias_gradient(
     rows: int, dz: Any, stride: int, first: int, last: int, out: Any, width: int
 ) -> None:
@@ -210,20 +194,6 @@ def run_backward(job: Backward, block: Block, stage: Stage, part: int, parts: in
 
 
 share_backward = sharing(run_backward)
-
-
-@inner
-def sum_groups(
-    sums: Any, size: int, groups: int, row: int, out: Any, part: int, parts: int
-) -> None:
-    """A part of one gradient `out` (n_a, n) from the sums of all groups, in their order."""
-    n_a, n = out.shape
-    first, last = share_of(n_a, part, parts)
-    for j in range(first, last):
-        for g in range(groups):
-            values = carray(move(sums, g * size + j * row), (n,))
-            for k in range(n):
-                out[j, k] += values[k]
 
 
 @inner

@@ -1,12 +1,15 @@
-"""Rows of a chunk, in and out of panels, and products of all of its rows."""
+"""Rows of a chunk in and out of panels, products of all of them, and the products of one step."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from numba import carray
+
 from ._jit import inlined, inner
 from .memory import FAR, move, pointer_into
 from .panels import (
+    add_outer,
     multiply_column,
     pack_rows,
     panels_of,
@@ -85,7 +88,7 @@ def clear_padding(target: Any, order: Any, active: Any, part: int, parts: int) -
         for i in range(active[t], order.size):
             for first in range(0, columns, PANEL):
                 out = pointer_into(target, first, order[i], t)
-                clear_row(out, out, columns - first)
+                clear_row(out, columns - first)
 
 
 @inner
@@ -109,6 +112,36 @@ def multiply_rows_of(
                 z,
                 width,
             )
+
+
+@inner
+def add_weight_gradient(
+    rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int, out: Any,
+    width: int,
+) -> None:  # fmt: skip
+    """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns."""
+    row = tiles_of(n, width) * width
+    for column in range(0, n, NEAR_COLUMNS):
+        for p in range(first, last):
+            add_outer(
+                rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
+                tile_at(others, stride, 0, column), stride, min(n - column, NEAR_COLUMNS),
+                move(out, p * PANEL * row + column), row, width,
+            )  # fmt: skip
+
+
+@inner
+def sum_groups(
+    sums: Any, size: int, groups: int, row: int, out: Any, part: int, parts: int
+) -> None:
+    """A part of one gradient `out` (n_a, n) from the sums of all groups, in their order."""
+    n_a, n = out.shape
+    first, last = share_of(n_a, part, parts)
+    for j in range(first, last):
+        for g in range(groups):
+            values = carray(move(sums, g * size + j * row), (n,))
+            for k in range(n):
+                out[j, k] += values[k]
 
 
 def stepping(prefetch: Any, finish: Any) -> Any:

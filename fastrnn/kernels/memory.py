@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from ._jit import inner
 
-#: Workspace starts on a cache line, so that no tile row straddles two of them.
+#: Workspace starts on a cache line, and packed weights with it.
 CACHE_LINE = 64
 
 #: How rows of an array are reached: with no more ado, asked for ahead of time, or past the caches.
@@ -199,7 +199,10 @@ def reach_to_read(array: Any) -> int:
 
 @inner
 def reach_to_write(array: Any, sizes: Any) -> int:
-    """How to write rows of `array` (n, m, T): `PAST` if it is large and they start cache lines."""
+    """How to write rows of `array` (n, m, T).
+
+    `PAST` the caches if the results of the call are large, and the rows start cache lines.
+    """
     row = array.shape[0] * array.itemsize
     aligned = (_address(pointer_into(array, 0, 0, 0)) | row) % CACHE_LINE == 0
     return PAST if aligned and not sizes.clear else reach_to_read(array)

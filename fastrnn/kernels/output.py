@@ -22,7 +22,7 @@ from .activation import (
     softmax_register,
     sum_of,
 )
-from .chunk import multiply_rows_of, share_of
+from .chunk import add_weight_gradient, multiply_rows_of, share_of, sum_groups
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
@@ -35,7 +35,6 @@ from .memory import (
     pointer_to,
 )
 from .panels import (
-    add_outer,
     pack_rows,
     pack_weights,
     panels_of,
@@ -44,7 +43,7 @@ from .panels import (
     unpack_rows,
     width_of,
 )
-from .tile import PANEL
+from .tile import PANEL, TILE
 
 #: Rows that are worked on at a time, and of these, rows whose softmax is taken in turn.
 CAPACITY, IN_TURN = 192, 8
@@ -167,11 +166,9 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
         multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride, width)
         for i in range(first, last):
             unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
-        for p in range(panels_of(n_y)):
-            add_outer(
-                last - first, min(PANEL, n_y - p * PANEL), move(dz, p * stride), states, stride,
-                n_a, move(sums, p * PANEL * row), row, width,
-            )  # fmt: skip
+        add_weight_gradient(
+            last - first, dz, states, n_y, n_a, stride, 0, panels_of(n_y), sums, width
+        )  # fmt: skip
 
 
 @inner
@@ -191,12 +188,10 @@ def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(dWya)
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
     row = tiles_of(n_a, width) * width
-    for g in range(groups):
-        at = first_aligned(work) + size_Wya + g * (size_sums + size_buffers)
-        for k in range(n_y):
-            for j in range(n_a):
-                dWya[k, j] += work[at + k * row + j]
-            dby[k, 0] += work[at + n_y * row + k]
+    sums = pointer_to(work, first_aligned(work) + size_Wya)
+    size = size_sums + size_buffers
+    sum_groups(sums, size, groups, row, dWya, 0, 1)
+    sum_groups(move(sums, n_y * row), size, groups, 1, dby, 0, 1)
 
 
 @team_entry(output_types, output_worker)
@@ -216,8 +211,8 @@ def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[
 def softmax(x, out):  # type: ignore[no-untyped-def]
     """Softmax of each column of `x` (n, m, 1), one column in each lane."""
     n, m, _ = x.shape
-    work = np.empty((n + 2) * width_of(x), x.dtype)
-    width = lanes_of(pointer_to(work, 0))
+    width = width_of(x) // TILE.vectors
+    work = np.empty((n + 2) * width, x.dtype)
     rows, largest = pointer_to(work, 0), pointer_to(work, n * width)
     total = move(largest, width)
     for first in range(0, m, width):

@@ -62,38 +62,48 @@ class _Row:
         self.builder.call(function, operands)
 
 
-def _on_row(width_of: Callable[[int], int], emit: Callable[[_Row, Any, Any], None]) -> Any:
-    """Make an intrinsic on a row of `width_of(itemsize)` elements: `(target, source, count)`."""
+def _code(width_of: Callable[[int], int], emit: Callable[..., None]) -> Callable[..., Any]:
+    """Code of an intrinsic on a row of `width_of(itemsize)` elements: `(*pointers, count)`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *pointers, count = arguments
+        dtype = signature.args[0].dtype
+        width = width_of(dtype.bitwidth // 8)
+        emit(_Row(builder, context.get_value_type(dtype), width, count), *pointers)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def _copying(width_of: Callable[[int], int], emit: Callable[[_Row, Any, Any], None]) -> Any:
+    """Make an intrinsic `(target, source, count)`."""
+    code = _code(width_of, emit)
 
     @intrinsic
-    def on_row(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            width = width_of(target.dtype.bitwidth // 8)
-            row = _Row(builder, context.get_value_type(target.dtype), width, arguments[2])
-            emit(row, arguments[0], arguments[1])
-            return context.get_dummy_value()
+    def copying(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+        return types.void(target, source, types.intp), code
 
-        return types.void(target, source, types.intp), codegen
-
-    return on_row
+    return copying
 
 
 #: Fill a row of a panel: its first `count` elements from the source, 0 in the others.
-fill_row = _on_row(
+fill_row = _copying(
     lambda itemsize: PANEL,
     lambda row, target, source: row.store_all(row.load(source), target),
 )
 #: Copy the first `count` elements of a row of a panel, or of a register.
-store_row = _on_row(
+store_row = _copying(
     lambda itemsize: PANEL,
     lambda row, target, source: row.store(row.load_all(source), target),
 )
-store_register = _on_row(
+store_register = _copying(
     lanes_of,
     lambda row, target, source: row.store(row.load_all(source), target),
 )
-#: Set the first `count` elements of a row to 0; the source is not used.
-clear_row = _on_row(
-    lambda itemsize: PANEL,
-    lambda row, target, source: row.store(row.zeros, target),
-)
+
+
+@intrinsic
+def clear_row(typingctx: Any, target: Any, count: Any) -> Any:
+    """Set the first `count` elements of a row, of a panel's at most, to 0."""
+    code = _code(lambda itemsize: PANEL, lambda row, target: row.store(row.zeros, target))
+    return types.void(target, types.intp), code

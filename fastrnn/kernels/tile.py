@@ -222,12 +222,13 @@ class _Emitter:
         done = builder.append_basic_block("done")
         lanes = self.constant(self.lanes)
         vectors = builder.udiv(builder.add(columns, self.constant(self.lanes - 1)), lanes)
-        before = builder.mul(builder.sub(vectors, self.constant(1)), self.constant(TILE.rows))
+        # One more than there are rows: no rows are no case.
+        before = builder.mul(vectors, self.constant(TILE.rows + 1))
         switch = builder.switch(builder.add(before, rows), done)
         for self.vectors in range(1, TILE.vectors + 1):
             for number in range(1, TILE.rows + 1):
                 block = builder.append_basic_block(f"rows_{number}")
-                switch.add_case(self.constant((self.vectors - 1) * TILE.rows + number), block)
+                switch.add_case(self.constant(self.vectors * (TILE.rows + 1) + number), block)
                 builder.position_at_end(block)
                 emit(number)
                 builder.branch(done)
