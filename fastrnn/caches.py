@@ -54,11 +54,15 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The parameters as they were passed, or arrays of them if they were nested lists."""
+        """The parameters as they were passed, or arrays of them if they were nested lists.
+
+        One that has been removed since is missing here too: a backward pass says so.
+        """
         passed = self.passed_parameters
-        if all(isinstance(passed[name], np.ndarray) for name in KEYS):
+        present = [name for name in KEYS if name in passed]
+        if all(isinstance(passed[name], np.ndarray) for name in present):
             return passed
-        return {name: np.asarray(passed[name]) for name in KEYS}
+        return {name: np.asarray(passed[name]) for name in present}
 
     def __len__(self) -> int:
         """Steps that ran: the largest length."""

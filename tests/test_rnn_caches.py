@@ -154,3 +154,16 @@ def test_the_reference_takes_caches_of_nested_lists():
     ref = gradients(fastrnn, batch, y_pred, caches)
     for name, comp in gradients(reference, batch, y_pred, caches).items():
         assert_allclose(comp, ref[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [np.asarray, np.ndarray.tolist])
+def test_a_parameter_that_was_removed(form):
+    """The caches can still be looked at; the backward pass says what is missing."""
+    batch = make_batch(rng(0), 3, 4, 2, 5, 6, np.float64)
+    parameters = {name: form(array) for name, array in batch.parameters.items()}
+    a, _, caches = fastrnn.rnn_forward(batch.x, batch.a0, parameters, batch.seq_lengths)
+    del parameters["ba"]
+    (*_, cached), _ = caches[0][0]
+    assert cached.keys() == {"Wax", "Waa", "Wya", "by"}
+    with pytest.raises(ValueError, match="ba"):
+        fastrnn.rnn_backward(a, caches)
