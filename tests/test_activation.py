@@ -42,7 +42,8 @@ def loop_over(emit):
 
 @njit(error_model="numpy")
 def tanh_in_place(values, first, count):
-    activation.tanh_in_place(pointer_to(values, first), count)
+    for i in range(0, count, activation.lanes_of(pointer_to(values, 0))):
+        activation.tanh_register(pointer_to(values, first + i))
 
 
 @njit(error_model="numpy")

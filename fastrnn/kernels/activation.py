@@ -56,8 +56,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import tile
-from ._jit import inner
-from .memory import move, store_past_caches
+from .memory import store_past_caches
 
 
 class Format(NamedTuple):
@@ -286,7 +285,8 @@ def _registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @intrinsic
-def _tanh_registers(typingctx: Any, pointer: Any) -> Any:
+def tanh_register(typingctx: Any, pointer: Any) -> Any:
+    """`tanh` of the `lanes_of` elements at `pointer`, in place."""
     return types.void(pointer), _registers(pointer, lambda values: (tanh_of(values), None))
 
 
@@ -325,13 +325,6 @@ def lanes_of(typingctx: Any, pointer: Any) -> Any:
         return context.get_constant(types.intp, lanes)
 
     return types.intp(pointer), codegen
-
-
-@inner
-def tanh_in_place(pointer: Any, count: int) -> None:
-    """`tanh` of the `count` elements at `pointer`, a multiple of `lanes_of`."""
-    for i in range(0, count, lanes_of(pointer)):
-        _tanh_registers(move(pointer, i))
 
 
 def _larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:

@@ -51,7 +51,7 @@ from .panels import (
     width_of,
 )
 from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
-from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
+from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
 
 
@@ -97,14 +97,8 @@ step_through = stepping(prefetch_to_read, differentiate)
 @inlined
 def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `dz[t]` from `dz[t+1]` in the column tiles of this part."""
-    n_a, stride = job.a.shape[0], job.stride
-    rows = rows_at(block, job.active, stage.turn)
     rows_after = rows_at(block, job.active, stage.turn - 1)
-    dz = move(side_of(job.dz, stage.side, n_a, stride), stage.row * PANEL)
-    side = stage.side if stage.turn > stage.begin else 1 - stage.side
-    after = move(side_of(job.dz, side, n_a, stride), stage.previous * PANEL)
-    t = step_of(block, stage.turn)
-    step_through(job, block, t, after, rows_after, dz, rows, part, parts)
+    step_through(job, job.dz, block, stage, rows_after, part, parts)
 
 
 @inlined

@@ -12,7 +12,7 @@ from typing import Any
 from numba import carray
 
 from ._jit import inner
-from .activation import lanes_of, tanh_copied, tanh_in_place, tanh_streamed
+from .activation import lanes_of, tanh_copied, tanh_register, tanh_streamed
 from .memory import FAR, PAST, move, pointer_into, prefetch_to_read, prefetch_to_write
 from .panels import AHEAD, prefetch_row, width_of
 from .parts import store_register
@@ -33,7 +33,7 @@ def activate(
         state = pointer_into(a, column, order[lo + i], t)
         for c in range(0, used, lanes):
             if used - c < lanes:
-                tanh_in_place(move(values, c), lanes)
+                tanh_register(move(values, c))
                 store_register(move(state, c), move(values, c), used - c)
             elif reach == PAST:
                 tanh_streamed(move(values, c), move(state, c))

@@ -147,16 +147,21 @@ def sum_groups(
 def stepping(prefetch: Any, finish: Any) -> Any:
     """How a step goes through its column tiles: `z + left Waa'`, then what the cell makes of it.
 
-    `finish(z, rows, a, t, order, lo, column, reach)` works on one column tile and step `t` of `a`,
-    whose first rows are asked for by `prefetch` while the product is made.
+    `panels` are two buffers: of them `z` is the rows of this turn, and `left` those of the turn
+    before, `left_rows` of which take part. `finish(z, rows, a, t, order, lo, column, reach)` works
+    on one column tile and step `t` of `a`, whose first rows are asked for by `prefetch` while the
+    product is made.
     """
 
     @inlined
     def step(
-        job: Any, block: Block, t: int, left: Any, left_rows: int, z: Any, rows: int, part: int,
-        parts: int,
+        job: Any, panels: Any, block: Block, stage: Stage, left_rows: int, part: int, parts: int
     ) -> None:  # fmt: skip
         n_a, width, stride, lo = job.a.shape[0], job.width, job.stride, block.lo
+        t, rows = step_of(block, stage.turn), rows_at(block, job.active, stage.turn)
+        z = move(side_of(panels, stage.side, n_a, stride), stage.row * PANEL)
+        side = stage.side if stage.turn > stage.begin else 1 - stage.side
+        left = move(side_of(panels, side, n_a, stride), stage.previous * PANEL)
         first, last = share_of(tiles_of(n_a, width), part, parts)
         span = max(n_a, 1) if left_rows <= FEW_ROWS else NEAR_COLUMNS
         for k in range(0, n_a, span):

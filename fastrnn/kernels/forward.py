@@ -99,12 +99,8 @@ step_through = stepping(prefetch_to_write, activate)
 @inlined
 def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `a[t]` from `a[t-1]` in the column tiles of this part."""
-    n_a, stride = job.a.shape[0], job.stride
     rows = rows_at(block, job.active, stage.turn)
-    z = move(side_of(job.states, stage.side, n_a, stride), stage.row * PANEL)
-    side = stage.side if stage.turn > stage.begin else 1 - stage.side
-    before = move(side_of(job.states, side, n_a, stride), stage.previous * PANEL)
-    step_through(job, block, stage.turn, before, rows, z, rows, part, parts)
+    step_through(job, job.states, block, stage, rows, part, parts)
 
 
 @inlined

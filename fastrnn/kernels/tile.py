@@ -91,7 +91,7 @@ class _Emitter:
         self.lanes = lanes_of(self.itemsize)
         self.vector = ir.VectorType(self.element, self.lanes)
         self.index = ir.IntType(64)
-        self.width = TILE.vectors * self.lanes
+        self.width = tile_width(self.itemsize)
         self.vectors = TILE.vectors  #: registers in use of each row
         self.fma = cgutils.insert_pure_function(
             builder.module,
