@@ -23,6 +23,7 @@ from .memory import (
 )
 from .parts import fill_row, store_row
 from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
+from .transposition import transpose_block
 
 #: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
 WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
@@ -62,28 +63,53 @@ def tile_at(panels: Any, stride: int, row: int, column: int) -> Any:
 
 
 @inner
+def _pack_element_wise(
+    matrix: Any, first: int, last: int, column: int, used: int, packed: Any, at: int,
+    padding: float,
+) -> None:  # fmt: skip
+    """Rows `first` to `last` of one column tile, of which `used` columns exist, to `at`."""
+    width = width_of(packed)
+    for k in range(first, last):
+        row = at + (k - first) * width
+        for c in range(used):
+            packed[row + c] = matrix[k, column + c]
+        for c in range(used, width):
+            packed[row + c] = padding
+
+
+@inner
 def pack_weights(
     matrix: Any, part: int, parts: int, packed: Any, offset: int, padding: float
 ) -> None:
-    """A part of the column tiles of `matrix` (depth, columns), filled up with `padding`."""
+    """A part of the column tiles of `matrix` (depth, columns), filled up with `padding`.
+
+    Whole tiles are copied where rows are contiguous, all tiles of a row before the next, and
+    transposed block by block where columns are.
+    """
     depth, columns = matrix.shape
-    width = width_of(packed)
-    tiles = tiles_of(columns, width)
-    contiguous = matrix.strides[1] == matrix.itemsize
-    # Contiguous rows are read from end to end, else all rows of a tile side by side.
-    block = 1 if contiguous else max(depth, 1)
-    for first in range(0, depth, block):
-        for tile in range(tiles * part // parts, tiles * (part + 1) // parts):
-            used = min(width, columns - tile * width)
-            for k in range(first, first + block):
-                at = offset + (tile * depth + k) * width
-                if contiguous and used == width:
-                    copy(pointer_to(packed, at), pointer_to_entry(matrix, k, tile * width), width)
-                else:
-                    for c in range(used):
-                        packed[at + c] = matrix[k, tile * width + c]
-                    for c in range(used, width):
-                        packed[at + c] = padding
+    width, lanes = width_of(packed), width_of(packed) // TILE.vectors
+    tiles, whole = tiles_of(columns, width), columns // width
+    begin, end = tiles * part // parts, tiles * (part + 1) // parts
+    if matrix.strides[1] == matrix.itemsize:
+        for k in range(depth):
+            for tile in range(begin, min(end, whole)):
+                at = pointer_to(packed, offset + (tile * depth + k) * width)
+                copy(at, pointer_to_entry(matrix, k, tile * width), width)
+    for tile in range(begin, end):
+        at, column, first = offset + tile * depth * width, tile * width, 0
+        if tile < whole and matrix.strides[1] == matrix.itemsize:
+            first = depth
+        elif tile < whole and matrix.strides[0] == matrix.itemsize:
+            first = depth // lanes * lanes
+            stride = matrix.strides[1] // matrix.itemsize
+            for k in range(0, first, lanes):
+                for c in range(0, width, lanes):
+                    block = pointer_to(packed, at + k * width + c)
+                    transpose_block(block, width, pointer_to_entry(matrix, k, column + c), stride)
+        used = min(width, columns - column)
+        _pack_element_wise(
+            matrix, first, depth, column, used, packed, at + first * width, padding
+        )  # fmt: skip
 
 
 @inner
