@@ -191,18 +191,19 @@ share_backward = sharing(run_backward)
 
 
 @inner
-def sums_are_results(n_x: int, n_a: int, groups: int, width: int) -> bool:
-    """Whether weight gradients are summed where they are wanted: nothing is to be filled up."""
-    return groups == 1 and n_x % width == 0 and n_a % width == 0
+def summed_in_place(columns: int, groups: int, width: int) -> bool:
+    """Whether a weight gradient is summed where it is wanted: no row is to be filled up."""
+    return groups == 1 and columns % width == 0
 
 
 @inner
 def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, int]:
     """Elements of the sums of `dWax`, `dWaa` and `dba` of one group."""
-    row = tiles_of(n_a, width) * width
-    if sums_are_results(n_x, n_a, groups, width):
-        return 0, 0, panels_of(n_a) * PANEL
-    return n_a * tiles_of(n_x, width) * width, n_a * row, panels_of(n_a) * PANEL
+    return (
+        0 if summed_in_place(n_x, groups, width) else n_a * tiles_of(n_x, width) * width,
+        0 if summed_in_place(n_a, groups, width) else n_a * tiles_of(n_a, width) * width,
+        panels_of(n_a) * PANEL,
+    )
 
 
 @inner
@@ -260,9 +261,10 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         ticket = take(counters)
     sums_dWax, sums_dWaa = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dWax)
     sums_dba = pointer_to(work, at_sums + size_dWax + size_dWaa)
-    in_place = sums_are_results(n_x, n_a, sizes.groups, width)
-    if in_place:
-        sums_dWax, sums_dWaa = pointer_to_entry(dWax, 0, 0), pointer_to_entry(dWaa, 0, 0)
+    if size_dWax == 0:
+        sums_dWax = pointer_to_entry(dWax, 0, 0)
+    if size_dWaa == 0:
+        sums_dWaa = pointer_to_entry(dWaa, 0, 0)
     job = Backward(
         x, a0, order, active, a, da, dx, da0,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_zeros),
@@ -275,8 +277,9 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     while ticket < done + workers:
         wait_for(counters, done)
         part, groups = ticket - done, sizes.groups
-        if not in_place:
+        if size_dWax:
             sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
+        if size_dWaa:
             sum_groups(sums_dWaa, size_sums, groups, row_a, dWaa, part, workers)
         sum_groups(sums_dba, size_sums, groups, 1, dba, part, workers)
         ticket = take(counters)
