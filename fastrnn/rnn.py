@@ -198,9 +198,10 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     n_x, m, T = x.shape
     n_a = len(a)
     da = _check.floating("da", da, (n_a, m, T), a.dtype, "a of the forward pass")
-    (dx,), clear = _results([(n_x, m, T)], a.dtype)
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
-    dWax, dWaa, dba = (np.zeros((n_a, n), a.dtype) for n in (n_x, n_a, 1))
+    new = np.empty if plan.active[0] else np.zeros  # without a sample there is nothing to write
+    dWax, dWaa, dba = (new((n_a, n), a.dtype) for n in (n_x, n_a, 1))
+    (dx,), clear = _results([(n_x, m, T)], a.dtype)
     sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear, x.itemsize)
     batch = x, a0[:, :, np.newaxis], plan.order, plan.active
     outputs = dx, da0, dWax, dWaa, dba

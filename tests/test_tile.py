@@ -46,13 +46,15 @@ def _multiply(rows, columns, depth, left, stride, right, start, start_stride, ou
 
 
 @njit
-def _add_transposed(rows, columns, depth, left, right, out, out_stride):
+def _add_transposed(rows, columns, depth, left, right, start, start_stride, out, out_stride):
     add_transposed_product(
         rows,
         columns,
         depth,
         pointer_to(left, 0),
         pointer_to(right, 0),
+        pointer_to(start, GUARD),
+        start_stride,
         pointer_to(out, GUARD),
         out_stride,
     )
@@ -148,13 +150,17 @@ def test_add_transposed_product(rows, depth, dtype):
     sums = left[:, :rows].astype(np.longdouble).T @ right[:, :width]
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
     for columns, computed in columns_of(dtype):
-        out = guarded(before)
-        _add_transposed(rows, columns, depth, left.ravel(), right.ravel(), out, width + 3)
-        assert_guards(out)
-        comp = out[GUARD:-GUARD].reshape(rows, width + 3)
-        ref = (before[:, :computed] + sums[:, :computed]).astype(dtype)
-        np.testing.assert_allclose(comp[:, :computed], ref, rtol=0, atol=tolerance)
-        assert np.array_equal(comp[:, computed:], before[:, computed:])
+        for start_stride in (0, width + 3):
+            out = guarded(before)
+            start = out if start_stride else guarded(before[0])
+            operands = left.ravel(), right.ravel(), start, start_stride
+            _add_transposed(rows, columns, depth, *operands, out, width + 3)
+            assert_guards(out)
+            comp = out[GUARD:-GUARD].reshape(rows, width + 3)
+            added = before if start_stride else before[:1]
+            ref = (added[:, :computed] + sums[:, :computed]).astype(dtype)
+            np.testing.assert_allclose(comp[:, :computed], ref, rtol=0, atol=tolerance)
+            assert np.array_equal(comp[:, computed:], before[:, computed:])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

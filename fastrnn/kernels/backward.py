@@ -71,10 +71,11 @@ class Backward(NamedTuple):
     zeros: Any  #: for sums that start from nothing
     dz: Any  #: two buffers of panels
     rows: Any  #: panels of `x[t]`, then of `a[t-1]`
-    dWax: Any  #: sums of the first group, in rows filled up to whole tiles
+    dba: Any  #: sums of the first group, all in rows filled up to whole tiles
+    dWax: Any
     dWaa: Any
-    dba: Any
     sums_size: int  #: elements from the sums of one group to those of the next
+    one_group: bool  #: the first chunk of all makes the sums of `dWax` and `dWaa`, and none is 0
     reach_a: int  #: how `a` is read
     reach_dx: int  #: how `dx` is written
     stride: int
@@ -148,11 +149,14 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
     states = move(job.rows, panels_of(n_x) * stride)
     first, last = share_of(panels_of(n_a), part, parts)
     sums = block.group * job.sums_size
+    fresh = job.one_group and block.lo == 0 and stage.begin == 0
     add_weight_gradient(
-        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, move(job.dWax, sums), width
+        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, fresh,
+        move(job.dWax, sums), width,
     )  # fmt: skip
     add_weight_gradient(
-        stage.rows, dz, states, n_a, n_a, stride, first, last, move(job.dWaa, sums), width
+        stage.rows, dz, states, n_a, n_a, stride, first, last, job.zeros, fresh,
+        move(job.dWaa, sums), width,
     )  # fmt: skip
     add_bias_gradient(
         stage.rows, dz, stride, first * PANEL, last * PANEL, move(job.dba, sums), width
@@ -198,11 +202,11 @@ def summed_in_place(columns: int, groups: int, width: int) -> bool:
 
 @inner
 def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, int]:
-    """Elements of the sums of `dWax`, `dWaa` and `dba` of one group."""
+    """Elements of the sums of `dba`, `dWax` and `dWaa` of one group."""
     return (
+        panels_of(n_a) * PANEL,
         0 if summed_in_place(n_x, groups, width) else n_a * tiles_of(n_x, width) * width,
         0 if summed_in_place(n_a, groups, width) else n_a * tiles_of(n_a, width) * width,
-        panels_of(n_a) * PANEL,
     )
 
 
@@ -240,8 +244,9 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     n_x, n_a, width = x.shape[0], a.shape[0], width_of(dx)
     stride = (sizes.capacity + 1) * PANEL
     size_Wax, size_Waa, size_zeros, scratch = backward_sizes(n_x, n_a, width, stride)
-    size_dWax, size_dWaa, size_dba = sums_sizes(n_x, n_a, sizes.groups, width)
-    size_sums = size_dWax + size_dWaa + size_dba
+    size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
+    size_sums = size_dba + size_dWax + size_dWaa
+    one_group = sizes.groups == 1
     at_Wax = first_aligned(work)
     at_Waa = at_Wax + size_Wax
     at_zeros = at_Waa + size_Waa
@@ -255,12 +260,13 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         pack_weights(Waa, ticket, workers, work, at_Waa, 0.0)
         if sizes.clear:
             clear_padding(dx, order, active, ticket, workers)
-        first, last = share_of(size_zeros + sizes.groups * size_sums, ticket, workers)
+        cleared = size_dba if one_group else sizes.groups * size_sums
+        first, last = share_of(size_zeros + cleared, ticket, workers)
         work[at_zeros + first : at_zeros + last] = 0
         end(counters)
         ticket = take(counters)
-    sums_dWax, sums_dWaa = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dWax)
-    sums_dba = pointer_to(work, at_sums + size_dWax + size_dWaa)
+    sums_dba, sums_dWax = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dba)
+    sums_dWaa = move(sums_dWax, size_dWax)
     if size_dWax == 0:
         sums_dWax = pointer_to_entry(dWax, 0, 0)
     if size_dWaa == 0:
@@ -269,7 +275,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         x, a0, order, active, a, da, dx, da0,
         pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
-        sums_dWax, sums_dWaa, sums_dba, size_sums, reach_to_read(a),
+        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a),
         reach_to_write(dx, sizes), stride, width,
     )  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
@@ -277,9 +283,9 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     while ticket < done + workers:
         wait_for(counters, done)
         part, groups = ticket - done, sizes.groups
-        if size_dWax:
+        if size_dWax and active[0]:
             sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
-        if size_dWaa:
+        if size_dWaa and active[0]:
             sum_groups(sums_dWaa, size_sums, groups, row_a, dWaa, part, workers)
         sum_groups(sums_dba, size_sums, groups, 1, dba, part, workers)
         ticket = take(counters)
@@ -291,9 +297,9 @@ def backward_work(workers: int, sizes: Any, dx: Any, da0: Any) -> Any:
     n_x, n_a, width = dx.shape[0], da0.shape[0], width_of(dx)
     stride = (sizes.capacity + 1) * PANEL
     size_Wax, size_Waa, size_zeros, scratch = backward_sizes(n_x, n_a, width, stride)
-    size_dWax, size_dWaa, size_dba = sums_sizes(n_x, n_a, sizes.groups, width)
+    size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
     size = size_Wax + size_Waa + size_zeros
-    size += sizes.groups * (size_dWax + size_dWaa + size_dba)
+    size += sizes.groups * (size_dba + size_dWax + size_dWaa)
     size += (workers if sizes.blocks > 1 else 1) * scratch
     work = np.empty(size + CACHE_LINE // dx.itemsize, dx.dtype)
     huge_pages(work)

@@ -116,17 +116,20 @@ def multiply_rows_of(
 
 @inner
 def add_weight_gradient(
-    rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int, out: Any,
-    width: int,
+    rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int,
+    zeros: Any, fresh: bool, out: Any, width: int,
 ) -> None:  # fmt: skip
-    """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns."""
+    """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns.
+
+    A `fresh` `out` counts as zeros.
+    """
     row = tiles_of(n, width) * width
     for column in range(0, n, NEAR_COLUMNS):
         for p in range(first, last):
             add_outer(
                 rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
-                tile_at(others, stride, 0, column), stride, min(n - column, NEAR_COLUMNS),
-                move(out, p * PANEL * row + column), row, width,
+                tile_at(others, stride, 0, column), stride, min(n - column, NEAR_COLUMNS), zeros,
+                fresh, move(out, p * PANEL * row + column), row, width,
             )  # fmt: skip
 
 
@@ -134,14 +137,14 @@ def add_weight_gradient(
 def sum_groups(
     sums: Any, size: int, groups: int, row: int, out: Any, part: int, parts: int
 ) -> None:
-    """A part of one gradient `out` (n_a, n) from the sums of all groups, in their order."""
+    """A part of one gradient `out` (n_a, n): the sums of all groups, in their order."""
     n_a, n = out.shape
     first, last = share_of(n_a, part, parts)
     for j in range(first, last):
         for g in range(groups):
             values = carray(move(sums, g * size + j * row), (n,))
             for k in range(n):
-                out[j, k] += values[k]
+                out[j, k] = values[k] if g == 0 else out[j, k] + values[k]
 
 
 def stepping(prefetch: Any, finish: Any) -> Any:

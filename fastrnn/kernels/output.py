@@ -167,7 +167,8 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
         for i in range(first, last):
             unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
         add_weight_gradient(
-            last - first, dz, states, n_y, n_a, stride, 0, panels_of(n_y), sums, width
+            last - first, dz, states, n_y, n_a, stride, 0, panels_of(n_y), zeros, False, sums,
+            width,
         )  # fmt: skip
 
 

@@ -215,17 +215,19 @@ def multiply_column(
 
 @inner
 def add_outer(
-    rows: int, features: int, left: Any, right: Any, right_stride: int, columns: int, out: Any,
-    out_stride: int, width: int,
+    rows: int, features: int, left: Any, right: Any, right_stride: int, columns: int, zeros: Any,
+    fresh: bool, out: Any, out_stride: int, width: int,
 ) -> None:  # fmt: skip
     """`out += left.T @ right` for one panel `left` of `features` columns and all of `right`.
 
     `out` has one row for each feature, `out_stride` elements apart and filled up to whole tiles.
+    If it is `fresh`, it holds anything, and counts as the `zeros` of one tile's row.
     """
     tiles = (features + ROWS - 1) // ROWS
     for j in range(0, columns, width):
         for i in range(tiles):
             first = features * i // tiles
+            target = move(out, first * out_stride + j)
             for k in range(0, rows, SUMMED_ROWS):
                 add_transposed_product(
                     features * (i + 1) // tiles - first,
@@ -233,6 +235,8 @@ def add_outer(
                     min(SUMMED_ROWS, rows - k),
                     move(left, k * PANEL + first),
                     tile_at(right, right_stride, k, j),
-                    move(out, first * out_stride + j),
+                    zeros if fresh and k == 0 else target,
+                    0 if fresh and k == 0 else out_stride,
+                    target,
                     out_stride,
                 )

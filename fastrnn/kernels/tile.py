@@ -261,7 +261,7 @@ def _emit_multiply_rows(emitter: _Emitter, arguments: Any) -> None:
 
 
 def _emit_add_transposed(emitter: _Emitter, arguments: Any) -> None:
-    rows, columns, depth, left, right, out, out_stride = arguments
+    rows, columns, depth, left, right, start, start_stride, out, out_stride = arguments
     builder = emitter.builder
     unroll = emitter.constant(emitter.UNROLL)
     turns, rest = builder.udiv(depth, unroll), builder.urem(depth, unroll)
@@ -278,7 +278,7 @@ def _emit_add_transposed(emitter: _Emitter, arguments: Any) -> None:
 
         *sums, left_rest, right_rest = emitter.loop(turns, [*sums, left, right], block)
         sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
-        before = emitter.load_tile(number, out, out_stride)
+        before = emitter.load_tile(number, start, start_stride)
         emitter.store_tile(emitter.add(before, sums), out, out_stride)
 
     emitter.switch_shape(rows, columns, emit_rows)
@@ -318,7 +318,7 @@ class _TileFunction(NamedTuple):
 
 
 _MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipppip", _emit_multiply_rows)
-_ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppi", _emit_add_transposed)
+_ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipi", _emit_add_transposed)
 
 
 @intrinsic
@@ -389,11 +389,14 @@ def add_transposed_product(
     depth: Any,
     left: Any,
     right: Any,
+    start: Any,
+    start_stride: Any,
     out: Any,
     out_stride: Any,
 ) -> Any:
-    """`out += left.T @ right` for one tile: `left` and `right` are panels of `depth` rows.
+    """`out = start + left.T @ right` for one tile: `left` and `right` are panels of `depth` rows.
 
-    A row of the tile is a column of `left`; `out` has rows `out_stride` apart.
+    A row of the tile is a column of `left`; `start` and `out` have rows `start_stride` and
+    `out_stride` apart.
     """
     return _ADD_TRANSPOSED.call(left.dtype)
