@@ -35,6 +35,8 @@ CALLS = """if True:
             for shape in shapes:
                 for kind in kinds:
                     batch = make_batch(rng(0), *shape, dtype, kind)
+                    if shape[1] == 270:
+                        batch = batch.in_order("F")
                     da = make_cotangent(rng(1), batch)
                     labels = make_labels(rng(2), shape[2], (shape[3], shape[4]))
                     comp = run(fastrnn, batch, da, labels)
@@ -44,10 +46,12 @@ CALLS = """if True:
                         assert_allclose(comp[key], ref[key], rtol=0, atol=limit, err_msg=key)
                     assert_allclose(fastrnn.softmax(batch.x), reference.softmax(batch.x), rtol=1e-4)
 
-    # One column, whole tiles, one more; blocks of samples; several chunks; few samples, many units.
+    # One column, whole tiles, one more; blocks of samples; several chunks; few samples, many units;
+    # weights used as they lie, or copied column by column.
     SHAPES = [
         (1, 1, 1, 1, 3), (3, 7, 2, 5, 6), (16, 16, 16, 6, 5), (33, 17, 5, 7, 4),
         (12, 32, 9, 100, 9), (5, 65, 3, 40, 30), (40, 250, 9, 15, 18), (32, 64, 32, 20, 5),
+        (7, 271, 3, 3, 10), (43, 131, 5, 2, 1), (7, 270, 3, 3, 10), (43, 270, 5, 2, 1),
     ]
     LARGE = (24, 64, 17, 200, 40), (20, 300, 9, 70, 12)  # shared by two threads
 """

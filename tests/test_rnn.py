@@ -186,10 +186,19 @@ def test_nothing_to_do(m, T, kind, form, dtype, maker):
     assert not any(array.any() for array in arrays.values())
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_x, n_a, m, T", [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8)])
+def test_few_samples_against_the_reference(n_x, n_a, m, T, dtype):
+    """Weights are multiplied as they lie, in some of the passes or in all."""
+    batch = make_batch(rng(0), n_x, n_a, 21, m, T, dtype, "one_long")
+    assert_accurate(run, batch, make_cotangent(rng(1), batch))
+
+
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_memory_orders(order, dtype):
-    batch = ragged_batch(dtype)
+@pytest.mark.parametrize("T, n_a", [(6, 19), (20, 19), (6, 70), (20, 270)])
+def test_memory_orders(T, n_a, order, dtype):
+    batch = ragged_batch(dtype, T, n_a)
     da = make_cotangent(rng(1), batch)
     ref = run(fastrnn, batch, da)
     given_batch, given_da = batch.in_order(order), MEMORY_ORDERS[order](da)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -10,16 +11,14 @@ from numba import njit
 
 from fastrnn.kernels.memory import first_aligned, pointer_to
 from fastrnn.kernels.panels import panels_of, width_of
-from fastrnn.kernels.tile import (
-    PANEL,
-    ROWS,
-    TILE,
-    TILES,
+from fastrnn.kernels.products import (
     add_transposed_product,
-    lanes_of,
+    multiply_columns,
     multiply_rows,
     tiles,
 )
+from fastrnn.kernels.tile import FEW_ROWS, PANEL, ROWS, TILE, TILES, dot_columns, lanes_of
+from fastrnn.kernels.transposition import transpose_block
 
 DTYPES = [np.float32, np.float64]
 GUARD = 64
@@ -30,7 +29,7 @@ for dtype in DTYPES:
 
 
 @njit
-def _multiply(rows, columns, depth, left, stride, right, start, start_stride, out):
+def _multiply(rows, columns, depth, left, stride, right, right_stride, start, start_stride, out):
     multiply_rows(
         rows,
         columns,
@@ -38,11 +37,33 @@ def _multiply(rows, columns, depth, left, stride, right, start, start_stride, ou
         pointer_to(left, 0),
         stride,
         pointer_to(right, 0),
+        right_stride,
         pointer_to(right, 0),
         pointer_to(start, 0),
         start_stride,
         pointer_to(out, GUARD),
     )
+
+
+@njit
+def _multiply_columns(rows, last, depth, left, stride, right, at, right_stride, start, out):
+    multiply_columns(
+        rows,
+        last,
+        depth,
+        pointer_to(left, 0),
+        stride,
+        pointer_to(right, at),
+        right_stride,
+        pointer_to(start, 0),
+        0,
+        pointer_to(out, GUARD),
+    )
+
+
+@njit
+def _transpose(target, target_stride, source, source_stride):
+    transpose_block(pointer_to(target, GUARD), target_stride, pointer_to(source, 0), source_stride)
 
 
 @njit
@@ -124,10 +145,12 @@ def test_multiply_rows(rows, depth, dtype):
     bias = rng.standard_normal(width).astype(dtype)
     ref = bias.astype(np.longdouble) + left.astype(np.longdouble) @ right
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
-    for columns, computed in columns_of(dtype):
+    apart = np.full((depth, width + 5), np.nan, dtype)
+    apart[:, :width] = right
+    for (columns, computed), weights in itertools.product(columns_of(dtype), (right, apart)):
         out = guarded(np.zeros((rows - 1) * PANEL + width, dtype))
-        panels = to_panels(left)
-        _multiply(rows, columns, depth, panels, rows * PANEL, right.ravel(), bias, 0, out)
+        operands = to_panels(left), rows * PANEL, weights.ravel(), weights.shape[1]
+        _multiply(rows, columns, depth, *operands, bias, 0, out)
         assert_guards(out)
         inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL, dtype)])
         comp = inner[: rows * PANEL].reshape(rows, PANEL)
@@ -136,6 +159,42 @@ def test_multiply_rows(rows, depth, dtype):
         )
         # What stands between the rows of a tile belongs to others.
         assert not comp[:, computed:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", range(1, FEW_ROWS + 1))
+@pytest.mark.parametrize("depth", [0, 1, 3, PANEL - 1, PANEL, 2 * PANEL + 5])
+def test_multiply_columns(rows, depth, dtype):
+    rng = np.random.default_rng(rows * 100 + depth)
+    columns = dot_columns(np.dtype(dtype).itemsize)
+    left = rng.standard_normal((rows, depth)).astype(dtype)
+    right = np.full((columns + 1, depth + 3), np.nan, dtype)  # all that does not exist is NaN
+    bias = rng.standard_normal(columns).astype(dtype)
+    tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
+    for last in range(-1, columns):
+        right[: last + 2, :depth] = rng.standard_normal((last + 2, depth))
+        existing = right[1 + np.minimum(range(columns), last), :depth]
+        out = guarded(np.zeros((rows - 1) * PANEL + columns, dtype))
+        weights = right.ravel(), depth + 3, depth + 3
+        _multiply_columns(rows, last, depth, to_panels(left), rows * PANEL, *weights, bias, out)
+        assert_guards(out)
+        inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL - columns, dtype)])
+        comp = inner.reshape(rows, PANEL)
+        ref = bias + left.astype(np.longdouble) @ existing.T
+        np.testing.assert_allclose(comp[:, :columns], ref.astype(dtype), rtol=0, atol=tolerance)
+        assert not comp[:, columns:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transpose_block(dtype):
+    lanes = lanes_of(np.dtype(dtype).itemsize)
+    source = np.arange(lanes * (lanes + 3), dtype=dtype).reshape(lanes, lanes + 3)
+    target = guarded(np.zeros((lanes, lanes + 2), dtype))
+    _transpose(target, lanes + 2, source.ravel(), lanes + 3)
+    assert_guards(target)
+    comp = target[GUARD:-GUARD].reshape(lanes, lanes + 2)
+    assert np.array_equal(comp[:, :lanes], source[:, :lanes].T)
+    assert not comp[:, lanes:].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -173,7 +232,8 @@ def test_a_sum_joins_what_was_there_at_its_end(dtype):
     start = np.full(width, 1 / np.finfo(dtype).eps, dtype)
     comp, alone = np.zeros((2, 2 * GUARD + ROWS * PANEL), dtype)
     for bias, out in ((start, comp), (0 * start, alone)):
-        _multiply(ROWS, width, depth, to_panels(left), ROWS * PANEL, right.ravel(), bias, 0, out)
+        operands = to_panels(left), ROWS * PANEL, right.ravel(), width
+        _multiply(ROWS, width, depth, *operands, bias, 0, out)
     written = alone != 0
     assert written.sum() == ROWS * width
     assert np.array_equal(comp[written], start[0] + alone[written])

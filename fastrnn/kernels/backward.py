@@ -42,12 +42,15 @@ from .memory import (
     reach_to_write,
 )
 from .panels import (
+    FEW_IN_CHUNK,
     SUMMED_ROWS,
-    pack_weights,
+    are_few,
+    lay_out,
     panels_of,
     tile_at,
     tiles_of,
     unpack_rows,
+    weights_by_rows,
     width_of,
 )
 from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
@@ -66,7 +69,7 @@ class Backward(NamedTuple):
     da: Any
     dx: Any
     da0: Any
-    Wax: Any  #: packed, as is the next
+    Wax: Any  #: `Weights`, as is the next
     Waa: Any
     zeros: Any  #: for sums that start from nothing
     dz: Any  #: two buffers of panels
@@ -254,10 +257,12 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     at_dz = at_sums + sizes.groups * size_sums
     if sizes.blocks > 1:
         at_dz += number * scratch
+    to_x = weights_by_rows(Wax, sizes.capacity <= FEW_IN_CHUNK, work, at_Wax)
+    to_a = weights_by_rows(Waa, are_few(active), work, at_Waa)
     ticket = take(counters)
     while ticket < workers:
-        pack_weights(Wax, ticket, workers, work, at_Wax, 0.0)
-        pack_weights(Waa, ticket, workers, work, at_Waa, 0.0)
+        lay_out(to_x, Wax, ticket, workers, work, at_Wax)
+        lay_out(to_a, Waa, ticket, workers, work, at_Waa)
         if sizes.clear:
             clear_padding(dx, order, active, ticket, workers)
         cleared = size_dba if one_group else sizes.groups * size_sums
@@ -273,7 +278,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         sums_dWaa = pointer_to_entry(dWaa, 0, 0)
     job = Backward(
         x, a0, order, active, a, da, dx, da0,
-        pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_zeros),
+        to_x, to_a, pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
         sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a),
         reach_to_write(dx, sizes), stride, width,

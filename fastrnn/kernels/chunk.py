@@ -9,6 +9,7 @@ from numba import carray
 from ._jit import inlined, inner
 from .memory import FAR, move, pointer_into
 from .panels import (
+    Weights,
     add_outer,
     multiply_column,
     pack_rows,
@@ -26,7 +27,7 @@ from .tile import PANEL
 NEAR_COLUMNS = 512
 
 #: Rows of a step whose states stay there in whole.
-FEW_ROWS = 64
+NEAR_ROWS = 64
 
 
 @inner
@@ -93,7 +94,7 @@ def clear_padding(target: Any, order: Any, active: Any, part: int, parts: int) -
 
 @inner
 def multiply_rows_of(
-    first: int, last: int, depth: int, left: Any, weights: Any, bias: Any, columns: int, out: Any,
+    first: int, last: int, depth: int, left: Any, weights: Weights, bias: Any, columns: int, out: Any,
     stride: int, width: int,
 ) -> None:  # fmt: skip
     """Rows `first` to `last` of `out = bias + left @ weights`, all of its columns."""
@@ -106,7 +107,9 @@ def multiply_rows_of(
                 min(NEAR_COLUMNS, depth - k),
                 tile_at(left, stride, first, k),
                 stride,
-                move(weights, (j * depth + k) * width),
+                weights,
+                k,
+                j * width,
                 move(bias, j * width) if k == 0 else z,
                 0 if k == 0 else PANEL,
                 z,
@@ -166,7 +169,7 @@ def stepping(prefetch: Any, finish: Any) -> Any:
         side = stage.side if stage.turn > stage.begin else 1 - stage.side
         left = move(side_of(panels, side, n_a, stride), stage.previous * PANEL)
         first, last = share_of(tiles_of(n_a, width), part, parts)
-        span = max(n_a, 1) if left_rows <= FEW_ROWS else NEAR_COLUMNS
+        span = max(n_a, 1) if left_rows <= NEAR_ROWS else NEAR_COLUMNS
         for k in range(0, n_a, span):
             depth = min(span, n_a - k)
             for column in range(first * width, min(last * width, n_a), width):
@@ -178,7 +181,7 @@ def stepping(prefetch: Any, finish: Any) -> Any:
                     )  # fmt: skip
                 multiply_column(
                     left_rows, n_a - column, depth, tile_at(left, stride, 0, k), stride,
-                    move(job.Waa, column * n_a + k * width), tile, PANEL, tile, width,
+                    job.Waa, k, column, tile, PANEL, tile, width,
                 )  # fmt: skip
                 if k + depth == n_a:
                     finish(tile, rows, job.a, t, job.order, lo, column, job.reach_a)

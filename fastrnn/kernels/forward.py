@@ -41,15 +41,21 @@ from .memory import (
 )
 from .output import softmax_rows
 from .panels import (
+    FEW_IN_CHUNK,
+    LONG_COLUMN,
+    are_few,
+    lay_out,
     pack_rows,
     pack_weights,
+    packed_weights,
     panels_of,
     tiles_of,
+    weights_by_columns,
     width_of,
 )
 from .schedule import COUNTERS, end, sharing, take, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
-from .tile import PANEL
+from .tile import FEW_ROWS, PANEL
 
 
 class Forward(NamedTuple):
@@ -61,7 +67,7 @@ class Forward(NamedTuple):
     active: Any
     a: Any
     y_pred: Any
-    Wax: Any  #: packed, as are the next two
+    Wax: Any  #: `Weights`, as are the next two
     Waa: Any
     Wya: Any
     ba: Any  #: padded to whole tiles, as is the next
@@ -168,10 +174,13 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         at_states += number * forward_scratch(n_x, n_a, n_y, stride)
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
+    in_x = weights_by_columns(Wax.T, sizes.capacity <= FEW_IN_CHUNK, work, at_Wax)
+    few = are_few(active) or (active[0] <= FEW_ROWS and n_a >= LONG_COLUMN)
+    in_a = weights_by_columns(Waa.T, few, work, at_Waa)
     ticket = take(counters)
     while ticket < workers:
-        pack_weights(Wax.T, ticket, workers, work, at_Wax, 0.0)
-        pack_weights(Waa.T, ticket, workers, work, at_Waa, 0.0)
+        lay_out(in_x, Wax.T, ticket, workers, work, at_Wax)
+        lay_out(in_a, Waa.T, ticket, workers, work, at_Waa)
         pack_weights(Wya.T, ticket, workers, work, at_Wya, 0.0)
         pack_weights(ba.T, ticket, workers, work, at_ba, 0.0)
         pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
@@ -182,7 +191,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         ticket = take(counters)
     job = Forward(
         x, a0, order, active, a, y_pred,
-        pointer_to(work, at_Wax), pointer_to(work, at_Waa), pointer_to(work, at_Wya),
+        in_x, in_a, packed_weights(Wya.T, work, at_Wya),
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
         reach_to_write(a, sizes), reach_to_write(y_pred, sizes), stride, width,

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import Kernel
-from .tile import tiles
+from .products import tiles
 
 _BYTES = ir.IntType(8).as_pointer()
 #: What `launch` calls, with a number and the address of what the kernel handed on.

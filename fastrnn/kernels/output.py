@@ -37,6 +37,7 @@ from .memory import (
 from .panels import (
     pack_rows,
     pack_weights,
+    packed_weights,
     panels_of,
     tile_at,
     tiles_of,
@@ -136,7 +137,8 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
     n_y, n_a, width = y_pred.shape[0], a.shape[0], width_of(da)
     stride = (CAPACITY + 1) * PANEL
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
-    weights, zeros = pointer_to(work, at), pointer_to(work, at + size_Wya - size_Wya // (n_y + 1))
+    weights = packed_weights(Wya, work, at)
+    zeros = pointer_to(work, at + size_Wya - size_Wya // (n_y + 1))
     at_sums = at + size_Wya + group * (size_sums + size_buffers)
     sums, dz = pointer_to(work, at_sums), pointer_to(work, at_sums + size_sums)
     row = tiles_of(n_a, width) * width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import carray
 
@@ -14,6 +14,7 @@ from .memory import (
     copy,
     copy_lines,
     move,
+    on_stack,
     pointer_into,
     pointer_to,
     pointer_to_entry,
@@ -22,12 +23,20 @@ from .memory import (
     reach_to_read,
 )
 from .parts import fill_row, store_row
-from .tile import PANEL, ROWS, TILE, add_transposed_product, multiply_rows
+from .products import add_transposed_product, multiply_columns, multiply_rows
+from .tile import FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose_block
 
-#: Bytes in one row of a tile, and of a block of rows that stays in the first cache level.
+#: Bytes in one row of a tile, and of a block of rows that stays in the first cache level; its rows.
 WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
 BLOCK_BYTES = 16384
+
+BLOCK_ROWS = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
+BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
+
+#: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
+#: pack them costs as much as these. In columns as long as the last number it never pays.
+FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
 
 #: Rows whose products are summed on their own before they join a weight gradient: one chain over
 #: all rows would lose more digits than NumPy's sum over the steps does.
@@ -36,6 +45,19 @@ SUMMED_ROWS = 64
 #: Rows ahead of the one being copied whose cache lines are asked for: samples lie in any order, so
 #: the processor cannot guess them.
 AHEAD = 8
+
+
+class Weights(NamedTuple):
+    """The right operand (depth, columns) of products.
+
+    Index `k` of a column is at `data + k * step + column * across`: of any column if `step` or
+    `across` is 1, of the first one of a column tile if they are packed into tiles.
+    """
+
+    data: Any
+    step: int
+    across: int
+    copied: bool  #: into the workspace, by `lay_out`; if not, they are used as they lie
 
 
 @inner
@@ -182,35 +204,194 @@ def unpack_rows(
 
 
 @inner
-def multiply_column(
-    rows: int, columns: int, depth: int, left: Any, stride: int, weights: Any, start: Any,
+def packed_weights(matrix: Any, work: Any, at: int) -> Weights:
+    """Weights in column tiles, at an index of the workspace."""
+    return Weights(pointer_to(work, at), width_of(work), matrix.shape[0], True)
+
+
+@inner
+def are_few(active: Any) -> bool:
+    """Whether a few samples go through a few steps."""
+    return active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
+
+
+@inner
+def weights_by_columns(matrix: Any, few: bool, work: Any, at: int) -> Weights:
+    """Weights that, for few rows on the left, are multiplied by contiguous columns.
+
+    A sum then runs along the lanes of registers, whatever the memory order of the matrix.
+    """
+    if not few:
+        return packed_weights(matrix, work, at)
+    if matrix.strides[0] == matrix.itemsize:
+        across = matrix.strides[1] // matrix.itemsize
+        return Weights(pointer_to_entry(matrix, 0, 0), 1, across, False)
+    return Weights(pointer_to(work, at), 1, matrix.shape[0], True)
+
+
+@inner
+def weights_by_rows(matrix: Any, few: bool, work: Any, at: int) -> Weights:
+    """Weights that, for few rows on the left, are multiplied as they lie if rows are contiguous.
+
+    A sum runs as it does over packed weights.
+    """
+    if few and matrix.strides[1] == matrix.itemsize != matrix.strides[0]:
+        step = matrix.strides[0] // matrix.itemsize
+        return Weights(pointer_to_entry(matrix, 0, 0), step, 1, False)
+    return packed_weights(matrix, work, at)
+
+
+@inner
+def _copy_columns(matrix: Any, part: int, parts: int, copied: Any, offset: int) -> None:
+    """A part of the columns of `matrix` (depth, columns), one behind the other."""
+    depth, columns = matrix.shape
+    lanes = width_of(copied) // TILE.vectors
+    first, last = columns * part // parts, columns * (part + 1) // parts
+    squares = depth // lanes * lanes if matrix.strides[1] == matrix.itemsize else 0
+    while first < last:
+        some = lanes if squares and first + lanes <= last else 1
+        at = offset + first * depth
+        begin = squares if some == lanes else 0
+        for k in range(0, begin, lanes):
+            transpose_block(
+                pointer_to(copied, at + k), depth, pointer_to_entry(matrix, k, first),
+                matrix.strides[0] // matrix.itemsize,
+            )  # fmt: skip
+        for c in range(some):
+            for k in range(begin, depth):
+                copied[at + c * depth + k] = matrix[k, first + c]
+        first += some
+
+
+@inner
+def lay_out(weights: Weights, matrix: Any, part: int, parts: int, work: Any, at: int) -> None:
+    """Copy a part of the weights into the workspace, unless they are used as they lie."""
+    if weights.copied and weights.step == 1:
+        _copy_columns(matrix, part, parts, work, at)
+    elif weights.copied:
+        pack_weights(matrix, part, parts, work, at, 0)
+
+
+@inner
+def _multiply_contiguous_columns(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, across: int,
+    start: Any, start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
+    """`multiply_column` for weights whose columns are contiguous and `across` apart."""
+    lanes = width // TILE.vectors
+    some = min(4, lanes)
+    for first in range(0, rows, FEW_ROWS):
+        for c in range(0, (columns + lanes - 1) // lanes * lanes, some):
+            multiply_columns(
+                min(FEW_ROWS, rows - first),
+                columns - 1 - c,
+                depth,
+                move(left, first * PANEL),
+                stride,
+                move(right, c * across),
+                across,
+                move(start, first * start_stride + c),
+                start_stride,
+                move(out, first * PANEL + c),
+            )
+
+
+@inner
+def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any, width: int) -> None:
+    """Rows of weights, `step` apart, of a tile that has fewer columns than `width`."""
+    for k in range(depth):
+        row, values = carray(move(out, k * width), (width,)), carray(move(weights, k * step), (1,))
+        for c in range(columns):
+            row[c] = values[c]
+        for c in range(columns, width):
+            row[c] = 0
+
+
+@inner
+def _multiply_contiguous_rows(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, step: int,
+    start: Any, start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
+    """`multiply_column` for weights whose rows are contiguous and `step` apart."""
+    copied = on_stack(out, BLOCK_ELEMENTS)
+    for k in range(0, max(depth, 1), BLOCK_ROWS):
+        some = min(BLOCK_ROWS, depth - k)
+        block, block_step = move(right, k * step), step
+        if columns < width:
+            _copy_tile(block, step, some, columns, copied, width)
+            block, block_step = copied, width
+        for first in range(0, rows, ROWS):
+            multiply_rows(
+                min(ROWS, rows - first),
+                columns,
+                some,
+                move(left, k // PANEL * stride + first * PANEL),
+                stride,
+                block,
+                block_step,
+                left,  # nothing to ask for
+                move(start, first * start_stride),
+                start_stride,
+                move(out, first * PANEL),
+            )
+        start, start_stride = out, PANEL
+
+
+@inner
+def _multiply_packed(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, start: Any,
     start_stride: int, out: Any, width: int,
 ) -> None:  # fmt: skip
-    """One column tile of `out = start + left @ weights`, `left` in panels `stride` apart.
+    """`multiply_column` for packed weights.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
-    all rows; a sum continues where the block before left it. The first `columns` of the tile are
-    computed, and no more than fill up a register.
+    all rows; a sum continues where the block before left it.
     """
-    block = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
     tiles = (rows + ROWS - 1) // ROWS
-    for k in range(0, max(depth, 1), block):
+    for k in range(0, max(depth, 1), BLOCK_ROWS):
         for i in range(tiles):
             first = rows * i // tiles
             multiply_rows(
                 rows * (i + 1) // tiles - first,
-                min(columns, width),
-                min(block, depth - k),
+                columns,
+                min(BLOCK_ROWS, depth - k),
                 move(left, k // PANEL * stride + first * PANEL),
                 stride,
-                move(weights, k * width),
-                move(weights, (k + block + block * i // tiles) * width),
+                move(right, k * width),
+                width,
+                move(right, (k + BLOCK_ROWS + BLOCK_ROWS * i // tiles) * width),
                 move(start, first * start_stride),
                 start_stride,
                 move(out, first * PANEL),
             )
         start = out
         start_stride = PANEL
+
+
+@inner
+def multiply_column(
+    rows: int, columns: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
+    column: int, start: Any, start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
+    """One column tile of `out = start + left @ weights`, `left` in panels `stride` apart.
+
+    The product takes the weights from index `k` of their depth on, and `depth` of them. The first
+    `columns` of the tile are computed, and no more than fill up a register.
+    """
+    columns = min(columns, width)
+    right = move(weights.data, k * weights.step + column * weights.across)
+    if weights.step == 1:
+        _multiply_contiguous_columns(
+            rows, columns, depth, left, stride, right, weights.across, start, start_stride, out,
+            width,
+        )  # fmt: skip
+    elif weights.copied:
+        _multiply_packed(rows, columns, depth, left, stride, right, start, start_stride, out, width)
+    else:
+        _multiply_contiguous_rows(
+            rows, columns, depth, left, stride, right, weights.step, start, start_stride, out,
+            width,
+        )  # fmt: skip
 
 
 @inner

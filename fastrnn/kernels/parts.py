@@ -16,7 +16,7 @@ _INDEX = ir.IntType(64)
 _ALIGNMENT = ir.IntType(32)
 
 
-class _Row:
+class MaskedRow:
     """Code for the first `count` of the `width` elements of a row."""
 
     def __init__(self, builder: ir.IRBuilder, element: ir.Type, width: int, count: Any) -> None:
@@ -69,13 +69,13 @@ def _code(width_of: Callable[[int], int], emit: Callable[..., None]) -> Callable
         *pointers, count = arguments
         dtype = signature.args[0].dtype
         width = width_of(dtype.bitwidth // 8)
-        emit(_Row(builder, context.get_value_type(dtype), width, count), *pointers)
+        emit(MaskedRow(builder, context.get_value_type(dtype), width, count), *pointers)
         return context.get_dummy_value()
 
     return codegen
 
 
-def _copying(width_of: Callable[[int], int], emit: Callable[[_Row, Any, Any], None]) -> Any:
+def _copying(width_of: Callable[[int], int], emit: Callable[[MaskedRow, Any, Any], None]) -> Any:
     """Make an intrinsic `(target, source, count)`."""
     code = _code(width_of, emit)
 

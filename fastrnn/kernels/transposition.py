@@ -13,7 +13,8 @@ from .tile import lanes_of
 
 def _transposed(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     """Emit the transpose of a square block, a register a row: blocks of half the size change
-    places, then those of a quarter within each of them, and so on down to single lanes."""
+    places, then those of a quarter within each of them, and so on down to single lanes.
+    """
     lanes = len(rows)
     index = ir.VectorType(ir.IntType(32), lanes)
     half = lanes // 2
@@ -48,9 +49,7 @@ def transpose_block(
             offset = builder.mul(stride, ir.Constant(stride.type, number))
             return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
 
-        rows = [
-            builder.load(row(source, source_stride, i), align=itemsize) for i in range(lanes)
-        ]
+        rows = [builder.load(row(source, source_stride, i), align=itemsize) for i in range(lanes)]
         for i, value in enumerate(_transposed(builder, rows)):
             builder.store(value, row(target, target_stride, i), align=itemsize)
         return context.get_dummy_value()
