@@ -28,6 +28,8 @@ _SMALL_BLOCK, _LARGE_BLOCK = (16, 48), (128, 128)
 #: Blocks into which samples are cut at least: fewer are not shared out evenly. With no more units
 #: than the last number, two are worth it.
 _BLOCKS, _FEWEST_UNITS = 4, 64
+#: Rows of a block, backward, on average: each group of blocks has sums of weight gradients to make.
+_FEWEST_ROWS = 32
 #: Sums of weight gradients at most, and the bytes of all of them, if they are more than a few.
 _GROUPS, _GROUP_BYTES = 16, 1 << 26
 #: Rows of a chunk: with many blocks its buffers share the second cache level with the weights.
@@ -51,9 +53,14 @@ def _blocks(m: int, n_a: int) -> int:
 def _sizes_and_workers(
     n_x: int, n_a: int, n_y: int, plan: Ragged, clear: int, itemsize: int
 ) -> tuple[tuple[int, ...], int]:
-    """`Sizes` of the work, by shapes and lengths alone, and how many threads are worth it."""
+    """`Sizes` of the work, by shapes and lengths alone, and how many threads are worth it.
+
+    A pass without an output layer, `n_y` = 0, is the one backward.
+    """
     m, total = len(plan.lengths), int(plan.lengths.sum())
     blocks = _blocks(m, n_a)
+    if n_y == 0 and total < _FEWEST_ROWS * blocks:
+        blocks = 1
     if blocks > 1:
         groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
         rows = max(-(-m // blocks), _CHUNK_IN_BLOCK)
