@@ -18,6 +18,7 @@ from . import stages
 from ._jit import array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import (
+    CLEARINGS,
     add_weight_gradient,
     clear_padding,
     multiply_rows_of,
@@ -263,8 +264,6 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     while ticket < workers:
         lay_out(to_x, Wax, ticket, workers, work, at_Wax)
         lay_out(to_a, Waa, ticket, workers, work, at_Waa)
-        if sizes.clear:
-            clear_padding(dx, order, active, ticket, workers)
         cleared = size_dba if one_group else sizes.groups * size_sums
         first, last = share_of(size_zeros + cleared, ticket, workers)
         work[at_zeros + first : at_zeros + last] = 0
@@ -284,10 +283,14 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         reach_to_write(dx, sizes), stride, width,
     )  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
+    summing = done + (CLEARINGS if sizes.clear else 0)  # first task that waits for those before
+    while ticket < summing:
+        clear_padding(dx, order, active, ticket - done)
+        ticket = take(counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width
-    while ticket < done + workers:
+    while ticket < summing + workers:
         wait_for(counters, done)
-        part, groups = ticket - done, sizes.groups
+        part, groups = ticket - summing, sizes.groups
         if size_dWax and active[0]:
             sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
         if size_dWaa and active[0]:

@@ -81,11 +81,15 @@ def unpack_chunk(
         row += rows
 
 
+#: Tasks of clearing: they come last, and even out what the tasks before them took.
+CLEARINGS = 8
+
+
 @inner
-def clear_padding(target: Any, order: Any, active: Any, part: int, parts: int) -> None:
+def clear_padding(target: Any, order: Any, active: Any, part: int) -> None:
     """Set Fortran-ordered `target` (n, m, T) to 0 where samples have ended, at a part of steps."""
     columns = target.shape[0]
-    for t in range(part, target.shape[2], parts):
+    for t in range(part, target.shape[2], CLEARINGS):
         for i in range(active[t], order.size):
             for first in range(0, columns, PANEL):
                 out = pointer_into(target, first, order[i], t)

@@ -21,6 +21,7 @@ from . import stages
 from ._jit import array_in, array_out, inlined, inner
 from .cell import activate
 from .chunk import (
+    CLEARINGS,
     clear_padding,
     multiply_rows_of,
     pack_chunk,
@@ -184,9 +185,6 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pack_weights(Wya.T, ticket, workers, work, at_Wya, 0.0)
         pack_weights(ba.T, ticket, workers, work, at_ba, 0.0)
         pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
-        if sizes.clear:
-            clear_padding(a, order, active, ticket, workers)
-            clear_padding(y_pred, order, active, ticket, workers)
         end(counters)
         ticket = take(counters)
     job = Forward(
@@ -196,7 +194,11 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
         reach_to_write(a, sizes), reach_to_write(y_pred, sizes), stride, width,
     )  # fmt: skip
-    share_forward(job, sizes, 0, workers, workers, ticket, counters)
+    done, ticket = share_forward(job, sizes, 0, workers, workers, ticket, counters)
+    while sizes.clear and ticket < done + CLEARINGS:
+        clear_padding(a, order, active, ticket - done)
+        clear_padding(y_pred, order, active, ticket - done)
+        ticket = take(counters)
 
 
 @inner
