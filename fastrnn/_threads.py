@@ -53,8 +53,11 @@ def threads() -> int:
 def call(
     kernel: TeamKernel, dtype: np.dtype[Any], workers: int, *arguments: Any, alone: bool = False
 ) -> None:
-    """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for."""
-    if alone or workers == 1 or threads() == 1:
+    """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for.
+
+    Whoever asks for more than one worker has seen that there are `threads`.
+    """
+    if alone or workers == 1:
         kernel(dtype, workers, 0, *arguments)
     elif _started() != "workqueue":
         kernel(dtype, workers, launch_address(), *arguments)

@@ -123,6 +123,7 @@ def output_backward(
     rows = steps, samples, chosen
     outputs = tuple(gradients.values())
     arguments = a.dtype.type(scale), rows, (y_pred, a, Wya, by), outputs, losses
-    alone = 2 * len(steps) * n_a * len(by) < _threads.SERIAL_WORK
+    small = 2 * len(steps) * n_a * len(by) < _threads.SERIAL_WORK
+    alone = small or _threads.threads() == 1
     _threads.call(kernels.output_backward, a.dtype, groups, *arguments, alone=alone)
     return float(losses.sum()) * scale, gradients

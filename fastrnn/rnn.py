@@ -57,7 +57,7 @@ def _sizes_and_workers(
 
     A pass without an output layer, `n_y` = 0, is the one backward.
     """
-    m, total = len(plan.lengths), int(plan.lengths.sum())
+    m, total = len(plan.lengths), plan.total
     blocks = _blocks(m, n_a)
     if n_y == 0 and total < _FEWEST_ROWS * blocks:
         blocks = 1

@@ -17,16 +17,16 @@ _ANY_DTYPE = np.dtype(np.float64)  # the plan holds integers, whatever the dtype
 class Ragged(NamedTuple):
     """The plan of a ragged batch: at step t, samples ``order[:active[t]]`` are active."""
 
-    lengths: NDArray[np.int64]  #: (m,) true lengths, a copy
+    lengths: NDArray[np.int64]  #: (m,) true lengths
     order: NDArray[np.int64]  #: (m,) samples by length, longest first
     active: NDArray[np.int64]  #: (T + 1,) never increasing, and 0 at the end
+    total: int  #: steps of all samples
 
     @classmethod
     def of(cls, lengths: NDArray[np.int64], T: int) -> Ragged:
-        """Plan samples of these lengths in a batch of ``T`` steps."""
-        plan = cls(lengths.copy(), np.empty(len(lengths), np.int64), np.empty(T + 1, np.int64))
-        sort_by_length(_ANY_DTYPE, *plan)
-        return plan
+        """Plan samples of these lengths, which nobody changes later, in a batch of ``T`` steps."""
+        arrays = lengths, np.empty(len(lengths), np.int64), np.empty(T + 1, np.int64)
+        return cls(*arrays, sort_by_length(_ANY_DTYPE, *arrays))
 
     @property
     def steps(self) -> int:

@@ -187,7 +187,9 @@ def test_nothing_to_do(m, T, kind, form, dtype, maker):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_x, n_a, m, T", [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8)])
+@pytest.mark.parametrize(
+    ("n_x", "n_a", "m", "T"), [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8)]
+)
 def test_few_samples_against_the_reference(n_x, n_a, m, T, dtype):
     """Weights are multiplied as they lie, in some of the passes or in all."""
     batch = make_batch(rng(0), n_x, n_a, 21, m, T, dtype, "one_long")
@@ -196,7 +198,7 @@ def test_few_samples_against_the_reference(n_x, n_a, m, T, dtype):
 
 @pytest.mark.parametrize("order", MEMORY_ORDERS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("T, n_a", [(6, 19), (20, 19), (6, 70), (20, 270)])
+@pytest.mark.parametrize(("T", "n_a"), [(6, 19), (20, 19), (6, 70), (20, 270)])
 def test_memory_orders(T, n_a, order, dtype):
     batch = ragged_batch(dtype, T, n_a)
     da = make_cotangent(rng(1), batch)

@@ -98,8 +98,8 @@ def clear_padding(target: Any, order: Any, active: Any, part: int) -> None:
 
 @inner
 def multiply_rows_of(
-    first: int, last: int, depth: int, left: Any, weights: Weights, bias: Any, columns: int, out: Any,
-    stride: int, width: int,
+    first: int, last: int, depth: int, left: Any, weights: Weights, bias: Any, columns: int,
+    out: Any, stride: int, width: int,
 ) -> None:  # fmt: skip
     """Rows `first` to `last` of `out = bias + left @ weights`, all of its columns."""
     for k in range(0, max(depth, 1), NEAR_COLUMNS):

@@ -40,22 +40,27 @@ class MaskedRow:
         return self.builder.bitcast(address, self.vector.as_pointer())
 
     def load_all(self, address: Any) -> Any:
+        """Emit a load of the whole row."""
         return self.builder.load(self._pointer(address), align=self.itemsize)
 
     def store_all(self, values: Any, address: Any) -> None:
+        """Emit a store of the whole row."""
         self.builder.store(values, self._pointer(address), align=self.itemsize)
 
     @property
     def zeros(self) -> ir.Constant:
+        """A row of zeros."""
         return ir.Constant(self.vector, [0.0] * self.vector.count)
 
     def load(self, address: Any) -> Any:
+        """Emit a load of the first elements, and zeros for the others."""
         arguments = [self.vector.as_pointer(), _ALIGNMENT, self.mask.type, self.vector]
         function = self._function("load", self.vector, arguments)
         operands = [self._pointer(address), _ALIGNMENT(self.itemsize), self.mask, self.zeros]
         return self.builder.call(function, operands)
 
     def store(self, values: Any, address: Any) -> None:
+        """Emit a store of the first elements."""
         arguments = [self.vector, self.vector.as_pointer(), _ALIGNMENT, self.mask.type]
         function = self._function("store", ir.VoidType(), arguments)
         operands = [values, self._pointer(address), _ALIGNMENT(self.itemsize), self.mask]

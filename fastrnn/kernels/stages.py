@@ -137,9 +137,11 @@ def batch_types(dtype: types.Type) -> list[types.Type]:
 _INTEGERS = array_out(types.int64, 1, "C")
 
 
-@entry(lambda dtype: types.void(array_in(types.int64, 1), _INTEGERS, _INTEGERS))
+@entry(lambda dtype: types.int64(array_in(types.int64, 1), _INTEGERS, _INTEGERS))
 def sort_by_length(lengths, order, active):  # type: ignore[no-untyped-def]
     """Order of samples by length, longest first, and the number that are active at each step.
+
+    Returned is the sum of the lengths.
 
     `order` has one place for each sample, `active` one for each step and a last one, 0.
     Samples of one length keep their order.
@@ -151,11 +153,13 @@ def sort_by_length(lengths, order, active):  # type: ignore[no-untyped-def]
     for t in range(active.size - 2, -1, -1):
         active[t] += active[t + 1]
     place = active.copy()
-    rest = active[0]
+    rest, total = active[0], 0
     for i in range(lengths.size):
         if lengths[i] > 0:
             order[place[lengths[i]]] = i
             place[lengths[i]] += 1
+            total += lengths[i]
         else:
             order[rest] = i
             rest += 1
+    return total

@@ -12,8 +12,9 @@ from .tile import lanes_of
 
 
 def _transposed(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
-    """Emit the transpose of a square block, a register a row: blocks of half the size change
-    places, then those of a quarter within each of them, and so on down to single lanes.
+    """Emit the transpose of a square block, a register a row.
+
+    Two of its quarters change places, then two of the quarters of each, down to single lanes.
     """
     lanes = len(rows)
     index = ir.VectorType(ir.IntType(32), lanes)
