@@ -80,9 +80,9 @@ def _results(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[l
     Large arrays come from the system as zeros, at no cost until they are touched, and start with a
     cache line.
     """
-    sizes = [math.prod(shape) for shape in shapes]
+    sizes = list(map(math.prod, shapes))
     if max(sizes) * dtype.itemsize < _LAZY_BYTES:
-        return [np.empty(shape, dtype, order="F") for shape in shapes], 1
+        return [np.empty(shape, dtype, "F") for shape in shapes], 1
     arrays = []
     for shape, size in zip(shapes, sizes, strict=True):
         memory = np.zeros(size + _ALIGNMENT // dtype.itemsize, dtype)
@@ -254,7 +254,7 @@ def rnnCell_forward(
     ((4, 2), (2, 2))
     """
     inputs, before, weights = _check.cell_arguments(xt, a_prev, parameters)
-    plan = Ragged.of(np.ones(inputs.shape[1], np.int64), 1)
+    plan = Ragged.of_one_step(inputs.shape[1])
     at, yt_pred = _run_forward(inputs[:, :, np.newaxis], before, weights, plan)
     state = at[:, :, 0]
     return state, yt_pred[:, :, 0], (state, a_prev, xt, parameters)  # type: ignore[return-value]
@@ -293,7 +293,7 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     """
     a_next, a_prev, xt, weights = _check.cell_cache(cache)
     parameters = dict(zip(("Wax", "Waa", "Wya", "ba", "by"), weights, strict=True))
-    plan = Ragged.of(np.ones(xt.shape[1], np.int64), 1)
+    plan = Ragged.of_one_step(xt.shape[1])
     a = a_next[:, :, np.newaxis]
     x = xt[:, :, np.newaxis]
     steps = StepCaches(x, a_prev, a, parameters, plan, (x, plan.lengths), len(weights[4]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -27,6 +28,12 @@ class Ragged(NamedTuple):
         """Plan samples of these lengths, which nobody changes later, in a batch of ``T`` steps."""
         arrays = lengths, np.empty(len(lengths), np.int64), np.empty(T + 1, np.int64)
         return cls(*arrays, sort_by_length(_ANY_DTYPE, *arrays))
+
+    @classmethod
+    @functools.lru_cache(maxsize=8)
+    def of_one_step(cls, m: int) -> Ragged:
+        """Plan ``m`` samples of a single step."""
+        return cls.of(np.ones(m, np.int64), 1)
 
     @property
     def steps(self) -> int:

@@ -54,7 +54,6 @@ _launch_kernel = Kernel(
 )
 
 
-@functools.cache
 def _address(kernel: Kernel, dtype: np.dtype[Any], symbol: str) -> int:
     """Address of a compiled function under one of its names."""
     (result,) = kernel.compile(dtype).overloads.values()
@@ -62,6 +61,7 @@ def _address(kernel: Kernel, dtype: np.dtype[Any], symbol: str) -> int:
     return address
 
 
+@functools.cache
 def launch_address() -> int:
     """Address of `launch`; the first call compiles or loads it."""
     return _address(_launch_kernel, np.dtype(np.int64), "llvm_cfunc_wrapper_name")
@@ -148,10 +148,13 @@ class TeamKernel(Kernel):
     ) -> None:
         super().__init__(function, signature)
         self.worker = worker
+        self.addresses: dict[np.dtype[Any], int] = {}  #: of the compiled worker
 
     def __call__(self, dtype: np.dtype[Any], count: int, launch: int, *arguments: Any) -> Any:
         """Call the kernel for `count` workers: threads, if the address `launch` is not 0."""
-        address = _address(self.worker, dtype, "llvm_func_name")
+        address = self.addresses.get(dtype)
+        if address is None:
+            address = self.addresses[dtype] = _address(self.worker, dtype, "llvm_func_name")
         return super().__call__(dtype, (count, launch, address), *arguments)
 
 
