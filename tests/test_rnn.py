@@ -37,6 +37,8 @@ LARGE = [
     Shape(40, 200, 9, 20, 9),
     Shape(5, 33, 3, 1, 40),
 ]
+# As (n_x, n_a, m, T): few samples or few steps.
+FEW = [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1)]
 
 
 @st.composite
@@ -187,9 +189,7 @@ def test_nothing_to_do(m, T, kind, form, dtype, maker):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("n_x", "n_a", "m", "T"), [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8)]
-)
+@pytest.mark.parametrize(("n_x", "n_a", "m", "T"), FEW)
 def test_few_samples_against_the_reference(n_x, n_a, m, T, dtype):
     """Weights are multiplied as they lie, in some of the passes or in all."""
     batch = make_batch(rng(0), n_x, n_a, 21, m, T, dtype, "one_long")

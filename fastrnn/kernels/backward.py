@@ -43,9 +43,9 @@ from .memory import (
     reach_to_write,
 )
 from .panels import (
-    FEW_IN_CHUNK,
     SUMMED_ROWS,
-    are_few,
+    few_rows,
+    few_steps,
     lay_out,
     panels_of,
     tile_at,
@@ -258,8 +258,8 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     at_dz = at_sums + sizes.groups * size_sums
     if sizes.blocks > 1:
         at_dz += number * scratch
-    to_x = weights_by_rows(Wax, sizes.capacity <= FEW_IN_CHUNK, work, at_Wax)
-    to_a = weights_by_rows(Waa, are_few(active), work, at_Waa)
+    to_x = weights_by_rows(Wax, few_rows(active, sizes), work, at_Wax)
+    to_a = weights_by_rows(Waa, few_steps(active, sizes), work, at_Waa)
     ticket = take(counters)
     while ticket < workers:
         lay_out(to_x, Wax, ticket, workers, work, at_Wax)

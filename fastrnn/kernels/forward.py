@@ -42,9 +42,9 @@ from .memory import (
 )
 from .output import softmax_rows
 from .panels import (
-    FEW_IN_CHUNK,
     LONG_COLUMN,
-    are_few,
+    few_rows,
+    few_steps,
     lay_out,
     pack_rows,
     pack_weights,
@@ -175,8 +175,8 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         at_states += number * forward_scratch(n_x, n_a, n_y, stride)
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
-    in_x = weights_by_columns(Wax.T, sizes.capacity <= FEW_IN_CHUNK, work, at_Wax)
-    few = are_few(active) or (active[0] <= FEW_ROWS and n_a >= LONG_COLUMN)
+    in_x = weights_by_columns(Wax.T, few_rows(active, sizes), work, at_Wax)
+    few = few_steps(active, sizes) or (active[0] <= FEW_ROWS and n_a >= LONG_COLUMN)
     in_a = weights_by_columns(Waa.T, few, work, at_Waa)
     ticket = take(counters)
     while ticket < workers:

@@ -37,6 +37,8 @@ BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
 #: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
 #: pack them costs as much as these. In columns as long as the last number it never pays.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
+#: Length of their columns at a time: those of few rows on the left stay in the first cache level.
+DOT_DEPTH = 512
 
 #: Rows whose products are summed on their own before they join a weight gradient: one chain over
 #: all rows would lose more digits than NumPy's sum over the steps does.
@@ -210,9 +212,22 @@ def packed_weights(matrix: Any, work: Any, at: int) -> Weights:
 
 
 @inner
-def are_few(active: Any) -> bool:
-    """Whether a few samples go through a few steps."""
-    return active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
+def _one_step(active: Any, sizes: Any) -> bool:
+    """Whether one block of samples goes through a single step."""
+    return sizes.blocks == 1 and (active.size < 3 or active[1] == 0)
+
+
+@inner
+def few_rows(active: Any, sizes: Any) -> bool:
+    """Whether weights that all rows are multiplied by serve too few of them to be packed."""
+    return sizes.capacity <= FEW_IN_CHUNK or _one_step(active, sizes)
+
+
+@inner
+def few_steps(active: Any, sizes: Any) -> bool:
+    """Whether weights of the recurrence serve too few steps to be packed."""
+    few = active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
+    return few or _one_step(active, sizes)
 
 
 @inner
@@ -280,26 +295,31 @@ def _multiply_contiguous_columns(
     """`multiply_column` for weights whose columns are contiguous and `across` apart."""
     lanes = width // TILE.vectors
     some = min(4, lanes)
-    for first in range(0, rows, FEW_ROWS):
-        for c in range(0, (columns + lanes - 1) // lanes * lanes, some):
-            multiply_columns(
-                min(FEW_ROWS, rows - first),
-                columns - 1 - c,
-                depth,
-                move(left, first * PANEL),
-                stride,
-                move(right, c * across),
-                across,
-                move(start, first * start_stride + c),
-                start_stride,
-                move(out, first * PANEL + c),
-            )
+    for k in range(0, max(depth, 1), DOT_DEPTH):
+        for first in range(0, rows, FEW_ROWS):
+            for c in range(0, (columns + lanes - 1) // lanes * lanes, some):
+                multiply_columns(
+                    min(FEW_ROWS, rows - first),
+                    columns - 1 - c,
+                    min(DOT_DEPTH, depth - k),
+                    move(left, k // PANEL * stride + first * PANEL),
+                    stride,
+                    move(right, c * across + k),
+                    across,
+                    move(start, first * start_stride + c),
+                    start_stride,
+                    move(out, first * PANEL + c),
+                )
+        start, start_stride = out, PANEL
 
 
 @inner
 def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any, width: int) -> None:
-    """Rows of weights, `step` apart, of a tile that has fewer columns than `width`."""
+    """Rows of weights, `step` apart, of a tile, filled up to `width` columns."""
     for k in range(depth):
+        if columns == width:
+            copy(move(out, k * width), move(weights, k * step), width)
+            continue
         row, values = carray(move(out, k * width), (width,)), carray(move(weights, k * step), (1,))
         for c in range(columns):
             row[c] = values[c]
@@ -312,12 +332,15 @@ def _multiply_contiguous_rows(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, step: int,
     start: Any, start_stride: int, out: Any, width: int,
 ) -> None:  # fmt: skip
-    """`multiply_column` for weights whose rows are contiguous and `step` apart."""
+    """`multiply_column` for weights whose rows are contiguous and `step` apart.
+
+    A block that more than one tile of rows needs is copied first.
+    """
     copied = on_stack(out, BLOCK_ELEMENTS)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some = min(BLOCK_ROWS, depth - k)
         block, block_step = move(right, k * step), step
-        if columns < width:
+        if columns < width or rows > ROWS:
             _copy_tile(block, step, some, columns, copied, width)
             block, block_step = copied, width
         for first in range(0, rows, ROWS):
