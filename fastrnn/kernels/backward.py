@@ -44,10 +44,12 @@ from .memory import (
 )
 from .panels import (
     SUMMED_ROWS,
+    copied_size,
     few_rows,
     few_steps,
     lay_out,
     panels_of,
+    rows_lie,
     tile_at,
     tiles_of,
     unpack_rows,
@@ -215,12 +217,15 @@ def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, i
 
 
 @inner
-def backward_sizes(n_x: int, n_a: int, width: int, stride: int) -> tuple[int, int, int, int]:
-    """Elements of packed `Wax` and `Waa`, of zeros, and of one block's buffers."""
+def backward_sizes(
+    Wax: Any, Waa: Any, active: Any, sizes: Any, width: int, stride: int
+) -> tuple[int, int, int, int]:
+    """Elements of the copies of `Wax` and `Waa`, of zeros, and of one block's buffers."""
+    n_a, n_x = Wax.shape
     panels = panels_of(n_x) + panels_of(n_a)
     return (
-        tiles_of(n_x, width) * width * n_a,
-        tiles_of(n_a, width) * width * n_a,
+        copied_size(Wax, rows_lie(Wax, few_rows(active, sizes)), width),
+        copied_size(Waa, rows_lie(Waa, few_steps(active, sizes)), width),
         panels * PANEL,
         (2 * panels_of(n_a) + panels) * stride,
     )
@@ -247,7 +252,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     dx, da0, dWax, dWaa, dba = outputs
     n_x, n_a, width = x.shape[0], a.shape[0], width_of(dx)
     stride = (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(n_x, n_a, width, stride)
+    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(Wax, Waa, active, sizes, width, stride)
     size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
     size_sums = size_dba + size_dWax + size_dWaa
     one_group = sizes.groups == 1
@@ -300,16 +305,17 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
 
 
 @inner
-def backward_work(workers: int, sizes: Any, dx: Any, da0: Any) -> Any:
+def backward_work(workers: int, sizes: Any, active: Any, parameters: Any) -> Any:
     """Workspace of a backward pass."""
-    n_x, n_a, width = dx.shape[0], da0.shape[0], width_of(dx)
-    stride = (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(n_x, n_a, width, stride)
+    Wax, Waa = parameters
+    n_a, n_x = Wax.shape
+    width, stride = width_of(Wax), (sizes.capacity + 1) * PANEL
+    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(Wax, Waa, active, sizes, width, stride)
     size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
     size = size_Wax + size_Waa + size_zeros
     size += sizes.groups * (size_dba + size_dWax + size_dWaa)
     size += (workers if sizes.blocks > 1 else 1) * scratch
-    work = np.empty(size + CACHE_LINE // dx.itemsize, dx.dtype)
+    work = np.empty(size + CACHE_LINE // Wax.itemsize, Wax.dtype)
     huge_pages(work)
     return work
 
@@ -317,6 +323,6 @@ def backward_work(workers: int, sizes: Any, dx: Any, da0: Any) -> Any:
 @team_entry(backward_types, backward_worker)
 def backward(team, sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
     """The backward pass; bit for bit the same for every number of workers."""
-    work = backward_work(team[0], Sizes(*sizes), outputs[0], outputs[1])
+    work = backward_work(team[0], Sizes(*sizes), batch[3], parameters)
     counters = np.zeros(COUNTERS, np.int64)
     run_team(team, (team[0], sizes, batch, parameters, states, outputs, work, counters))

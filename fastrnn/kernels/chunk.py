@@ -102,8 +102,20 @@ def multiply_rows_of(
     out: Any, stride: int, width: int,
 ) -> None:  # fmt: skip
     """Rows `first` to `last` of `out = bias + left @ weights`, all of its columns."""
+    multiply_tiles_of(
+        0, tiles_of(columns, width), first, last, depth, left, weights, bias, columns, out, stride,
+        width,
+    )  # fmt: skip
+
+
+@inner
+def multiply_tiles_of(
+    first_tile: int, last_tile: int, first: int, last: int, depth: int, left: Any,
+    weights: Weights, bias: Any, columns: int, out: Any, stride: int, width: int,
+) -> None:  # fmt: skip
+    """Some column tiles of `multiply_rows_of`."""
     for k in range(0, max(depth, 1), NEAR_COLUMNS):
-        for j in range(tiles_of(columns, width)):
+        for j in range(first_tile, last_tile):
             z = tile_at(out, stride, first, j * width)
             multiply_column(
                 last - first,

@@ -24,6 +24,7 @@ from .chunk import (
     CLEARINGS,
     clear_padding,
     multiply_rows_of,
+    multiply_tiles_of,
     pack_chunk,
     share_of,
     side_of,
@@ -43,6 +44,8 @@ from .memory import (
 from .output import softmax_rows
 from .panels import (
     LONG_COLUMN,
+    columns_lie,
+    copied_size,
     few_rows,
     few_steps,
     lay_out,
@@ -82,18 +85,25 @@ class Forward(NamedTuple):
     width: int  #: columns of a tile
 
 
+@inner
+def is_one_step(stage: Stage) -> bool:
+    """Whether the chunk has a single step: then STEP takes the inputs to its column tiles."""
+    return stage.end == stage.begin + 1
+
+
 @inlined
 def project_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """PREPARE: `x Wax' + ba` for the rows of a chunk, and `a0` before the first step."""
+    """PREPARE: `x Wax' + ba` for the rows of several steps, and `a0` before the first."""
     n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
     first, last = share_of(stage.rows, part, parts)
     pack_chunk(
         job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.inputs, stride
     )
-    states = side_of(job.states, stage.side, n_a, stride)
-    multiply_rows_of(
-        first, last, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride, job.width
-    )  # fmt: skip
+    if not is_one_step(stage):
+        states = side_of(job.states, stage.side, n_a, stride)
+        multiply_rows_of(
+            first, last, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride, job.width
+        )  # fmt: skip
     if stage.begin == 0:
         before = side_of(job.states, 1 - stage.side, n_a, stride)
         last = min(last, rows_at(block, job.active, 0))
@@ -107,6 +117,13 @@ step_through = stepping(prefetch_to_write, activate)
 def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `a[t]` from `a[t-1]` in the column tiles of this part."""
     rows = rows_at(block, job.active, stage.turn)
+    if is_one_step(stage):
+        n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
+        first, last = share_of(tiles_of(n_a, job.width), part, parts)
+        states = side_of(job.states, stage.side, n_a, stride)
+        multiply_tiles_of(
+            first, last, 0, rows, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride, job.width
+        )  # fmt: skip
     step_through(job, job.states, block, stage, rows, part, parts)
 
 
@@ -141,6 +158,26 @@ share_forward = sharing(run_forward)
 
 
 @inner
+def few_on_the_left(n_a: int, active: Any, sizes: Any) -> tuple[bool, bool]:
+    """Whether `Wax` and `Waa` are multiplied by contiguous columns."""
+    few = few_steps(active, sizes) or (active[0] <= FEW_ROWS and n_a >= LONG_COLUMN)
+    return few_rows(active, sizes), few
+
+
+@inner
+def forward_sizes(
+    Wax: Any, Waa: Any, Wya: Any, active: Any, sizes: Any, width: int
+) -> tuple[int, int, int]:
+    """Elements of the copies of the three weights."""
+    few_x, few_a = few_on_the_left(len(Waa), active, sizes)
+    return (
+        copied_size(Wax.T, columns_lie(Wax.T, few_x), width),
+        copied_size(Waa.T, columns_lie(Waa.T, few_a), width),
+        copied_size(Wya.T, False, width),
+    )
+
+
+@inner
 def forward_scratch(n_x: int, n_a: int, n_y: int, stride: int) -> int:
     """Elements of the buffers of one block."""
     return (2 * panels_of(n_a) + panels_of(n_x) + panels_of(n_y)) * stride
@@ -165,19 +202,20 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
     tiles, classes = tiles_of(n_a, width), tiles_of(n_y, width)
     stride = (sizes.capacity + 1) * PANEL
+    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, active, sizes, width)
     at_Wax = first_aligned(work)
-    at_Waa = at_Wax + tiles * width * n_x
-    at_Wya = at_Waa + tiles * width * n_a
-    at_ba = at_Wya + classes * width * n_a
+    at_Waa = at_Wax + size_Wax
+    at_Wya = at_Waa + size_Waa
+    at_ba = at_Wya + size_Wya
     at_by = at_ba + tiles * width
     at_states = at_by + classes * width
     if sizes.blocks > 1:
         at_states += number * forward_scratch(n_x, n_a, n_y, stride)
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
-    in_x = weights_by_columns(Wax.T, few_rows(active, sizes), work, at_Wax)
-    few = few_steps(active, sizes) or (active[0] <= FEW_ROWS and n_a >= LONG_COLUMN)
-    in_a = weights_by_columns(Waa.T, few, work, at_Waa)
+    few_x, few_a = few_on_the_left(n_a, active, sizes)
+    in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
+    in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
     ticket = take(counters)
     while ticket < workers:
         lay_out(in_x, Wax.T, ticket, workers, work, at_Wax)
@@ -202,14 +240,18 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
 
 
 @inner
-def forward_work(workers: int, sizes: Any, x: Any, a: Any, y_pred: Any) -> Any:
-    """Workspace: packed weights, then buffers, one set of them for each worker with its blocks."""
+def forward_work(workers: int, sizes: Any, batch: Any, parameters: Any, outputs: Any) -> Any:
+    """Workspace: weights, then buffers, one set of them for each worker with its blocks."""
+    x, _, _, active = batch
+    Wax, Waa, Wya, _, _ = parameters
+    a, y_pred = outputs
     n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
-    weights = tiles_of(n_a, width) * width * (n_x + n_a + 1)
-    weights += tiles_of(n_y, width) * width * (n_a + 1)
+    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, active, sizes, width)
+    biases = (tiles_of(n_a, width) + tiles_of(n_y, width)) * width
     scratch = forward_scratch(n_x, n_a, n_y, (sizes.capacity + 1) * PANEL)
     sets = workers if sizes.blocks > 1 else 1
-    work = np.empty(weights + sets * scratch + CACHE_LINE // a.itemsize, a.dtype)
+    size = size_Wax + size_Waa + size_Wya + biases + sets * scratch
+    work = np.empty(size + CACHE_LINE // a.itemsize, a.dtype)
     huge_pages(work)
     return work
 
@@ -217,6 +259,6 @@ def forward_work(workers: int, sizes: Any, x: Any, a: Any, y_pred: Any) -> Any:
 @team_entry(forward_types, forward_worker)
 def forward(team, sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
     """The forward pass; bit for bit the same for every number of workers."""
-    work = forward_work(team[0], Sizes(*sizes), batch[0], outputs[0], outputs[1])
+    work = forward_work(team[0], Sizes(*sizes), batch, parameters, outputs)
     counters = np.zeros(COUNTERS, np.int64)
     run_team(team, (team[0], sizes, batch, parameters, outputs, work, counters))

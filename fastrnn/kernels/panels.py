@@ -206,12 +206,6 @@ def unpack_rows(
 
 
 @inner
-def packed_weights(matrix: Any, work: Any, at: int) -> Weights:
-    """Weights in column tiles, at an index of the workspace."""
-    return Weights(pointer_to(work, at), width_of(work), matrix.shape[0], True)
-
-
-@inner
 def _one_step(active: Any, sizes: Any) -> bool:
     """Whether one block of samples goes through a single step."""
     return sizes.blocks == 1 and (active.size < 3 or active[1] == 0)
@@ -231,6 +225,12 @@ def few_steps(active: Any, sizes: Any) -> bool:
 
 
 @inner
+def packed_weights(matrix: Any, work: Any, at: int) -> Weights:
+    """Weights in column tiles, at an index of the workspace."""
+    return Weights(pointer_to(work, at), width_of(work), matrix.shape[0], True)
+
+
+@inner
 def weights_by_columns(matrix: Any, few: bool, work: Any, at: int) -> Weights:
     """Weights that, for few rows on the left, are multiplied by contiguous columns.
 
@@ -238,7 +238,7 @@ def weights_by_columns(matrix: Any, few: bool, work: Any, at: int) -> Weights:
     """
     if not few:
         return packed_weights(matrix, work, at)
-    if matrix.strides[0] == matrix.itemsize:
+    if columns_lie(matrix, few):
         across = matrix.strides[1] // matrix.itemsize
         return Weights(pointer_to_entry(matrix, 0, 0), 1, across, False)
     return Weights(pointer_to(work, at), 1, matrix.shape[0], True)
@@ -250,10 +250,28 @@ def weights_by_rows(matrix: Any, few: bool, work: Any, at: int) -> Weights:
 
     A sum runs as it does over packed weights.
     """
-    if few and matrix.strides[1] == matrix.itemsize != matrix.strides[0]:
+    if rows_lie(matrix, few):
         step = matrix.strides[0] // matrix.itemsize
         return Weights(pointer_to_entry(matrix, 0, 0), step, 1, False)
     return packed_weights(matrix, work, at)
+
+
+@inner
+def columns_lie(matrix: Any, few: bool) -> bool:
+    """Whether `weights_by_columns` uses the matrix as it lies."""
+    return few and matrix.strides[0] == matrix.itemsize
+
+
+@inner
+def rows_lie(matrix: Any, few: bool) -> bool:
+    """Whether `weights_by_rows` uses the matrix as it lies."""
+    return few and matrix.strides[1] == matrix.itemsize != matrix.strides[0]
+
+
+@inner
+def copied_size(matrix: Any, lies: bool, width: int) -> int:
+    """Elements of a copy of weights (depth, columns) in the workspace, if there is one."""
+    return 0 if lies else tiles_of(matrix.shape[1], width) * width * matrix.shape[0]
 
 
 @inner
