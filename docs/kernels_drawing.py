@@ -105,7 +105,7 @@ def draw_chunk(axes: Axes) -> None:
     frame(axes, left, top - ROW * ACTIVE[1], end - left, ROW * ACTIVE[1], WEIGHTS_NOW)
     frame(axes, left + 5.6, top - ROW * sum(ACTIVE[:2]), 5, ROW * ACTIVE[1], TILE_EDGE)
     arrow(axes, (end + 0.8, middle), (71, middle))
-    say(axes, (end + 71.8) / 2, middle + 3.1, "STEP copies\neach tile\nwhen done", 7.5)
+    say(axes, (end + 71.8) / 2, middle + 3.1, "STEP writes\neach tile\nto a as well", 7.5)
     steps_of(axes, 71.8, 67.3, "a")
     say(axes, 80.1, 57.1, "zeros at padded steps", color=PALE)
 

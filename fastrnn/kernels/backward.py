@@ -42,23 +42,11 @@ from .memory import (
     reach_to_read,
     reach_to_write,
 )
-from .panels import (
-    SUMMED_ROWS,
-    copied_size,
-    few_rows,
-    few_steps,
-    lay_out,
-    panels_of,
-    rows_lie,
-    tile_at,
-    tiles_of,
-    unpack_rows,
-    weights_by_rows,
-    width_of,
-)
+from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_of
 from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
+from .weights import copied_size, few_rows, few_steps, lay_out, rows_lie, weights_by_rows
 
 
 class Backward(NamedTuple):

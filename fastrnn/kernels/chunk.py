@@ -8,20 +8,11 @@ from numba import carray
 
 from ._jit import inlined, inner
 from .memory import FAR, move, pointer_into
-from .panels import (
-    Weights,
-    add_outer,
-    multiply_column,
-    pack_rows,
-    panels_of,
-    prefetch_first,
-    tile_at,
-    tiles_of,
-    unpack_rows,
-)
+from .panels import add_outer, pack_rows, panels_of, prefetch_first, tile_at, tiles_of, unpack_rows
 from .parts import clear_row
 from .stages import Block, Stage, rows_at, step_of
 from .tile import PANEL
+from .weights import Weights, multiply_column
 
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512

@@ -42,24 +42,21 @@ from .memory import (
     reach_to_write,
 )
 from .output import softmax_rows
-from .panels import (
+from .panels import pack_rows, panels_of, tiles_of, width_of
+from .schedule import COUNTERS, end, sharing, take, work_types
+from .stages import Block, Sizes, Stage, batch_types, rows_at
+from .tile import FEW_ROWS, PANEL
+from .weights import (
     LONG_COLUMN,
     columns_lie,
     copied_size,
     few_rows,
     few_steps,
     lay_out,
-    pack_rows,
     pack_weights,
     packed_weights,
-    panels_of,
-    tiles_of,
     weights_by_columns,
-    width_of,
 )
-from .schedule import COUNTERS, end, sharing, take, work_types
-from .stages import Block, Sizes, Stage, batch_types, rows_at
-from .tile import FEW_ROWS, PANEL
 
 
 class Forward(NamedTuple):

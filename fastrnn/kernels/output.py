@@ -34,17 +34,9 @@ from .memory import (
     pointer_into,
     pointer_to,
 )
-from .panels import (
-    pack_rows,
-    pack_weights,
-    packed_weights,
-    panels_of,
-    tile_at,
-    tiles_of,
-    unpack_rows,
-    width_of,
-)
+from .panels import pack_rows, panels_of, tile_at, tiles_of, unpack_rows, width_of
 from .tile import PANEL, TILE
+from .weights import pack_weights, packed_weights
 
 #: Rows that are worked on at a time, and of these, rows whose softmax is taken in turn.
 CAPACITY, IN_TURN = 192, 8

@@ -35,190 +35,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import Kernel
-from .memory import CACHE_LINE
+from .emitter import Emitter
 from .parts import MaskedRow
-from .tile import FEW_ROWS, PANEL, TILE, dot_columns, lanes_of, tile_width
+from .tile import PANEL, dot_columns
 
 
-class _Emitter:
-    """Emits one tile: accumulators in registers, a loop of multiply-adds over the depth."""
-
-    UNROLL = 2
-
-    def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
-        self.builder = builder
-        self.element = context.get_value_type(dtype)
-        self.itemsize = dtype.bitwidth // 8
-        self.lanes = lanes_of(self.itemsize)
-        self.vector = ir.VectorType(self.element, self.lanes)
-        self.index = ir.IntType(64)
-        self.width = tile_width(self.itemsize)
-        self.vectors = TILE.vectors  #: registers in use of each row
-        self.fma = cgutils.insert_pure_function(
-            builder.module,
-            ir.FunctionType(self.vector, [self.vector] * 3),
-            f"llvm.fmuladd.v{self.lanes}f{dtype.bitwidth}",
-        )
-
-    def constant(self, value: int) -> ir.Constant:
-        return ir.Constant(self.index, value)
-
-    def times(self, factor: int, value: Any) -> Any:
-        """`factor * value`, a number known now or later."""
-        if isinstance(value, int):
-            return factor * value
-        return self.builder.mul(self.constant(factor), value)
-
-    def at(self, pointer: Any, offset: Any) -> Any:
-        if isinstance(offset, int):
-            offset = self.constant(offset)
-        return self.builder.gep(pointer, [offset])
-
-    def load(self, pointer: Any) -> Any:
-        cast = self.builder.bitcast(pointer, self.vector.as_pointer())
-        return self.builder.load(cast, align=self.itemsize)
-
-    def store(self, value: Any, pointer: Any) -> None:
-        cast = self.builder.bitcast(pointer, self.vector.as_pointer())
-        self.builder.store(value, cast, align=self.itemsize)
-
-    def broadcast(self, pointer: Any) -> Any:
-        scalar = self.builder.load(pointer)
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(first, undefined, mask)
-
-    def loop(self, count: Any, values: list[Any], body: Any) -> list[Any]:
-        """Carry `values` through `count` turns of `body(turn, values) -> values`."""
-        builder = self.builder
-        entry = builder.block
-        head = builder.append_basic_block("head")
-        inside = builder.append_basic_block("inside")
-        after = builder.append_basic_block("after")
-        builder.branch(head)
-        builder.position_at_end(head)
-        turn = builder.phi(self.index)
-        turn.add_incoming(self.constant(0), entry)
-        carried = [builder.phi(value.type) for value in values]
-        for phi, value in zip(carried, values, strict=True):
-            phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", turn, count), inside, after)
-        builder.position_at_end(inside)
-        results = body(turn, carried)
-        turn.add_incoming(builder.add(turn, self.constant(1)), builder.block)
-        for phi, value in zip(carried, results, strict=True):
-            phi.add_incoming(value, builder.block)
-        builder.branch(head)
-        builder.position_at_end(after)
-        return list(carried)
-
-    def step(self, sums: list[Any], left: list[Any], right: Any) -> list[Any]:
-        """One index of the depth: every accumulator gets one multiply-add."""
-        vectors = [self.load(self.at(right, v * self.lanes)) for v in range(self.vectors)]
-        result = []
-        for row, pointer in enumerate(left):
-            value = self.broadcast(pointer)
-            for v, vector in enumerate(vectors):
-                total = sums[row * self.vectors + v]
-                result.append(self.builder.call(self.fma, [value, vector, total]))
-        return result
-
-    def zeros(self, rows: int) -> list[Any]:
-        return [ir.Constant(self.vector, [0.0] * self.lanes)] * (rows * self.vectors)
-
-    def add(self, before: list[Any], sums: list[Any]) -> list[Any]:
-        return [self.builder.fadd(x, y) for x, y in zip(before, sums, strict=True)]
-
-    def tile_registers(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
-        """Addresses of the registers of a tile in memory, its rows `stride` apart."""
-        starts = [self.at(pointer, self.builder.mul(stride, self.constant(r))) for r in range(rows)]
-        return [self.at(start, v * self.lanes) for start in starts for v in range(self.vectors)]
-
-    def load_tile(self, rows: int, pointer: Any, stride: Any) -> list[Any]:
-        return [self.load(address) for address in self.tile_registers(rows, pointer, stride)]
-
-    def store_tile(self, sums: list[Any], pointer: Any, stride: Any) -> None:
-        addresses = self.tile_registers(len(sums) // self.vectors, pointer, stride)
-        for value, address in zip(sums, addresses, strict=True):
-            self.store(value, address)
-
-    def prefetch(self, pointer: Any, write: int, level: int) -> None:
-        """Ask for a cache line, into cache level 1 or 2."""
-        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch")
-        options = [ir.Constant(i32, value) for value in (write, 4 - level, 1)]
-        self.builder.call(function, [self.builder.bitcast(pointer, byte), *options])
-
-    def products(
-        self, sums: list[Any], rows: int, count: Any, pointers: list[Any], strides: tuple[Any, ...]
-    ) -> list[Any]:
-        """`count` steps, unrolled where `count` is a number known now, divisible by `UNROLL`.
-
-        `pointers`: to `left`, to `right`, and optionally to what to ask for meanwhile, a cache line
-        and the next, which comes with it, in every unrolled turn. `strides`: of a row and of a
-        step in `left`, of a step in `right`. Returned are the sums and the pointers after the last
-        step.
-        """
-        row_stride, left_step, right_step = strides
-        pair = 2 * CACHE_LINE // self.itemsize
-
-        def body(values: list[Any], unroll: int) -> list[Any]:
-            sums, (left, right, *ahead) = values[: -len(pointers)], values[-len(pointers) :]
-            if unroll > 1:
-                for pointer in ahead:
-                    self.prefetch(pointer, write=0, level=2)
-            for k in range(unroll):
-                rows_left = [self.at(left, r * row_stride + k * left_step) for r in range(rows)]
-                sums = self.step(sums, rows_left, self.at(right, self.times(k, right_step)))
-            moved = [
-                self.at(left, unroll * left_step),
-                self.at(right, self.times(unroll, right_step)),
-            ]
-            return [*sums, *moved, *(self.at(pointer, pair) for pointer in ahead)]
-
-        if isinstance(count, int):
-            turns = self.constant(count // self.UNROLL)
-            return self.loop(turns, [*sums, *pointers], lambda i, v: body(v, self.UNROLL))
-        return self.loop(count, [*sums, *pointers], lambda i, v: body(v, 1))
-
-    def switch_rows(self, rows: Any, emit: Any) -> None:
-        """`emit(rows)` for their number, of `FEW_ROWS` at most, which is known when it runs."""
-        builder = self.builder
-        done = builder.append_basic_block("done")
-        switch = builder.switch(rows, done)
-        for number in range(1, FEW_ROWS + 1):
-            block = builder.append_basic_block(f"rows_{number}")
-            switch.add_case(self.constant(number), block)
-            builder.position_at_end(block)
-            emit(number)
-            builder.branch(done)
-        builder.position_at_end(done)
-
-    def switch_shape(self, rows: Any, columns: Any, emit: Any) -> None:
-        """`emit(rows)` for their number, and `vectors` for the columns in use, known when it runs.
-
-        Columns beyond those in use, in the same register, are computed as well.
-        """
-        builder = self.builder
-        done = builder.append_basic_block("done")
-        lanes = self.constant(self.lanes)
-        vectors = builder.udiv(builder.add(columns, self.constant(self.lanes - 1)), lanes)
-        # One more than there are rows: no rows are no case.
-        before = builder.mul(vectors, self.constant(TILE.rows + 1))
-        switch = builder.switch(builder.add(before, rows), done)
-        for self.vectors in range(1, TILE.vectors + 1):
-            for number in range(1, TILE.rows + 1):
-                block = builder.append_basic_block(f"rows_{number}")
-                switch.add_case(self.constant(self.vectors * (TILE.rows + 1) + number), block)
-                builder.position_at_end(block)
-                emit(number)
-                builder.branch(done)
-        builder.position_at_end(done)
-
-
-def _emit_multiply_rows(emitter: _Emitter, arguments: Any) -> None:
+def _emit_multiply_rows(emitter: Emitter, arguments: Any) -> None:
     (
         rows, columns, depth, left, panel_stride, right, right_stride, ahead, start, start_stride,
         out,
@@ -246,7 +68,7 @@ def _emit_multiply_rows(emitter: _Emitter, arguments: Any) -> None:
     emitter.switch_shape(rows, columns, emit_rows)
 
 
-def _emit_add_transposed(emitter: _Emitter, arguments: Any) -> None:
+def _emit_add_transposed(emitter: Emitter, arguments: Any) -> None:
     rows, columns, depth, left, right, start, start_stride, out, out_stride = arguments
     builder = emitter.builder
     unroll = emitter.constant(emitter.UNROLL)
@@ -293,7 +115,7 @@ def _summed(builder: ir.IRBuilder, columns: list[Any]) -> Any:
     return total
 
 
-def _emit_multiply_columns(emitter: _Emitter, arguments: Any) -> None:
+def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
     rows, last, depth, left, panel_stride, right, right_stride, start, start_stride, out = arguments
     builder, lanes = emitter.builder, emitter.lanes
     wanted = dot_columns(emitter.itemsize)
@@ -356,7 +178,7 @@ class _TileFunction(NamedTuple):
 
     name: str
     arguments: str  #: one letter each: an integer or a pointer
-    emit: Callable[[_Emitter, Any], None]
+    emit: Callable[[Emitter, Any], None]
 
     def symbol(self, dtype: types.Float) -> str:
         return f"fastrnn.{self.name}.f{dtype.bitwidth}"
@@ -370,7 +192,7 @@ class _TileFunction(NamedTuple):
         function = self.declare(context, module, dtype)
         function.attributes.add("nounwind")
         builder = ir.IRBuilder(function.append_basic_block("entry"))
-        self.emit(_Emitter(context, builder, dtype), function.args)
+        self.emit(Emitter(context, builder, dtype), function.args)
         builder.ret_void()
 
     def call(self, dtype: types.Float) -> tuple[Any, Callable[..., Any]]:

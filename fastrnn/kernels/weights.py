@@ -1,0 +1,322 @@
+"""Weights as the right operand of products: packed, copied, or as they lie in memory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba import carray
+
+from ._jit import inner
+from .memory import copy, move, on_stack, pointer_to, pointer_to_entry
+from .panels import WIDTH_BYTES, tiles_of, width_of
+from .products import multiply_columns, multiply_rows
+from .tile import FEW_ROWS, PANEL, ROWS, TILE
+from .transposition import transpose_block
+
+#: Bytes of a block of rows of a tile that stays in the first cache level, and its rows.
+BLOCK_BYTES = 16384
+BLOCK_ROWS = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
+BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
+
+#: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
+#: pack them costs as much as these. In columns as long as the last number it never pays.
+FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
+#: Length of their columns at a time: those of few rows on the left stay in the first cache level.
+DOT_DEPTH = 512
+
+
+class Weights(NamedTuple):
+    """The right operand (depth, columns) of products.
+
+    Index `k` of a column is at `data + k * step + column * across`: of any column if `step` or
+    `across` is 1, of the first one of a column tile if they are packed into tiles.
+    """
+
+    data: Any
+    step: int
+    across: int
+    copied: bool  #: into the workspace, by `lay_out`; if not, they are used as they lie
+
+
+@inner
+def _pack_element_wise(
+    matrix: Any, first: int, last: int, column: int, used: int, packed: Any, at: int,
+    padding: float,
+) -> None:  # fmt: skip
+    """Rows `first` to `last` of one column tile, of which `used` columns exist, to `at`."""
+    width = width_of(packed)
+    for k in range(first, last):
+        row = at + (k - first) * width
+        for c in range(used):
+            packed[row + c] = matrix[k, column + c]
+        for c in range(used, width):
+            packed[row + c] = padding
+
+
+@inner
+def pack_weights(
+    matrix: Any, part: int, parts: int, packed: Any, offset: int, padding: float
+) -> None:
+    """A part of the column tiles of `matrix` (depth, columns), filled up with `padding`.
+
+    Whole tiles are copied where rows are contiguous, all tiles of a row before the next, and
+    transposed block by block where columns are.
+    """
+    depth, columns = matrix.shape
+    width, lanes = width_of(packed), width_of(packed) // TILE.vectors
+    tiles, whole = tiles_of(columns, width), columns // width
+    begin, end = tiles * part // parts, tiles * (part + 1) // parts
+    if matrix.strides[1] == matrix.itemsize:
+        for k in range(depth):
+            for tile in range(begin, min(end, whole)):
+                at = pointer_to(packed, offset + (tile * depth + k) * width)
+                copy(at, pointer_to_entry(matrix, k, tile * width), width)
+    for tile in range(begin, end):
+        at, column, first = offset + tile * depth * width, tile * width, 0
+        if tile < whole and matrix.strides[1] == matrix.itemsize:
+            first = depth
+        elif tile < whole and matrix.strides[0] == matrix.itemsize:
+            first = depth // lanes * lanes
+            stride = matrix.strides[1] // matrix.itemsize
+            for k in range(0, first, lanes):
+                for c in range(0, width, lanes):
+                    block = pointer_to(packed, at + k * width + c)
+                    transpose_block(block, width, pointer_to_entry(matrix, k, column + c), stride)
+        used = min(width, columns - column)
+        _pack_element_wise(
+            matrix, first, depth, column, used, packed, at + first * width, padding
+        )  # fmt: skip
+
+
+@inner
+def _one_step(active: Any, sizes: Any) -> bool:
+    """Whether one block of samples goes through a single step."""
+    return sizes.blocks == 1 and (active.size < 3 or active[1] == 0)
+
+
+@inner
+def few_rows(active: Any, sizes: Any) -> bool:
+    """Whether weights that all rows are multiplied by serve too few of them to be packed."""
+    return sizes.capacity <= FEW_IN_CHUNK or _one_step(active, sizes)
+
+
+@inner
+def few_steps(active: Any, sizes: Any) -> bool:
+    """Whether weights of the recurrence serve too few steps to be packed."""
+    few = active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
+    return few or _one_step(active, sizes)
+
+
+@inner
+def packed_weights(matrix: Any, work: Any, at: int) -> Weights:
+    """Weights in column tiles, at an index of the workspace."""
+    return Weights(pointer_to(work, at), width_of(work), matrix.shape[0], True)
+
+
+@inner
+def weights_by_columns(matrix: Any, few: bool, work: Any, at: int) -> Weights:
+    """Weights that, for few rows on the left, are multiplied by contiguous columns.
+
+    A sum then runs along the lanes of registers, whatever the memory order of the matrix.
+    """
+    if not few:
+        return packed_weights(matrix, work, at)
+    if columns_lie(matrix, few):
+        across = matrix.strides[1] // matrix.itemsize
+        return Weights(pointer_to_entry(matrix, 0, 0), 1, across, False)
+    return Weights(pointer_to(work, at), 1, matrix.shape[0], True)
+
+
+@inner
+def weights_by_rows(matrix: Any, few: bool, work: Any, at: int) -> Weights:
+    """Weights that, for few rows on the left, are multiplied as they lie if rows are contiguous.
+
+    A sum runs as it does over packed weights.
+    """
+    if rows_lie(matrix, few):
+        step = matrix.strides[0] // matrix.itemsize
+        return Weights(pointer_to_entry(matrix, 0, 0), step, 1, False)
+    return packed_weights(matrix, work, at)
+
+
+@inner
+def columns_lie(matrix: Any, few: bool) -> bool:
+    """Whether `weights_by_columns` uses the matrix as it lies."""
+    return few and matrix.strides[0] == matrix.itemsize
+
+
+@inner
+def rows_lie(matrix: Any, few: bool) -> bool:
+    """Whether `weights_by_rows` uses the matrix as it lies."""
+    return few and matrix.strides[1] == matrix.itemsize != matrix.strides[0]
+
+
+@inner
+def copied_size(matrix: Any, lies: bool, width: int) -> int:
+    """Elements of a copy of weights (depth, columns) in the workspace, if there is one."""
+    return 0 if lies else tiles_of(matrix.shape[1], width) * width * matrix.shape[0]
+
+
+@inner
+def _copy_columns(matrix: Any, part: int, parts: int, copied: Any, offset: int) -> None:
+    """A part of the columns of `matrix` (depth, columns), one behind the other."""
+    depth, columns = matrix.shape
+    lanes = width_of(copied) // TILE.vectors
+    first, last = columns * part // parts, columns * (part + 1) // parts
+    squares = depth // lanes * lanes if matrix.strides[1] == matrix.itemsize else 0
+    while first < last:
+        some = lanes if squares and first + lanes <= last else 1
+        at = offset + first * depth
+        begin = squares if some == lanes else 0
+        for k in range(0, begin, lanes):
+            transpose_block(
+                pointer_to(copied, at + k), depth, pointer_to_entry(matrix, k, first),
+                matrix.strides[0] // matrix.itemsize,
+            )  # fmt: skip
+        for c in range(some):
+            for k in range(begin, depth):
+                copied[at + c * depth + k] = matrix[k, first + c]
+        first += some
+
+
+@inner
+def lay_out(weights: Weights, matrix: Any, part: int, parts: int, work: Any, at: int) -> None:
+    """Copy a part of the weights into the workspace, unless they are used as they lie."""
+    if weights.copied and weights.step == 1:
+        _copy_columns(matrix, part, parts, work, at)
+    elif weights.copied:
+        pack_weights(matrix, part, parts, work, at, 0)
+
+
+@inner
+def _multiply_contiguous_columns(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, across: int,
+    start: Any, start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
+    """`multiply_column` for weights whose columns are contiguous and `across` apart."""
+    lanes = width // TILE.vectors
+    some = min(4, lanes)
+    for k in range(0, max(depth, 1), DOT_DEPTH):
+        for first in range(0, rows, FEW_ROWS):
+            for c in range(0, (columns + lanes - 1) // lanes * lanes, some):
+                multiply_columns(
+                    min(FEW_ROWS, rows - first),
+                    columns - 1 - c,
+                    min(DOT_DEPTH, depth - k),
+                    move(left, k // PANEL * stride + first * PANEL),
+                    stride,
+                    move(right, c * across + k),
+                    across,
+                    move(start, first * start_stride + c),
+                    start_stride,
+                    move(out, first * PANEL + c),
+                )
+        start, start_stride = out, PANEL
+
+
+@inner
+def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any, width: int) -> None:
+    """Rows of weights, `step` apart, of a tile, filled up to `width` columns."""
+    for k in range(depth):
+        if columns == width:
+            copy(move(out, k * width), move(weights, k * step), width)
+            continue
+        row, values = carray(move(out, k * width), (width,)), carray(move(weights, k * step), (1,))
+        for c in range(columns):
+            row[c] = values[c]
+        for c in range(columns, width):
+            row[c] = 0
+
+
+@inner
+def _multiply_contiguous_rows(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, step: int,
+    start: Any, start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
+    """`multiply_column` for weights whose rows are contiguous and `step` apart.
+
+    A block that more than one tile of rows needs is copied first.
+    """
+    copied = on_stack(out, BLOCK_ELEMENTS)
+    for k in range(0, max(depth, 1), BLOCK_ROWS):
+        some = min(BLOCK_ROWS, depth - k)
+        block, block_step = move(right, k * step), step
+        if columns < width or rows > ROWS:
+            _copy_tile(block, step, some, columns, copied, width)
+            block, block_step = copied, width
+        for first in range(0, rows, ROWS):
+            multiply_rows(
+                min(ROWS, rows - first),
+                columns,
+                some,
+                move(left, k // PANEL * stride + first * PANEL),
+                stride,
+                block,
+                block_step,
+                left,  # nothing to ask for
+                move(start, first * start_stride),
+                start_stride,
+                move(out, first * PANEL),
+            )
+        start, start_stride = out, PANEL
+
+
+@inner
+def _multiply_packed(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, after: Any,
+    start: Any, start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
+    """`multiply_column` for packed weights; those at `after` will be multiplied next.
+
+    The depth goes in blocks, so that a block of the weights stays in the first cache level for
+    all rows; a sum continues where the block before left it.
+    """
+    tiles = (rows + ROWS - 1) // ROWS
+    for k in range(0, max(depth, 1), BLOCK_ROWS):
+        ahead = move(right, (k + BLOCK_ROWS) * width) if k + BLOCK_ROWS < depth else after
+        for i in range(tiles):
+            first = rows * i // tiles
+            multiply_rows(
+                rows * (i + 1) // tiles - first,
+                columns,
+                min(BLOCK_ROWS, depth - k),
+                move(left, k // PANEL * stride + first * PANEL),
+                stride,
+                move(right, k * width),
+                width,
+                move(ahead, BLOCK_ROWS * i // tiles * width),
+                move(start, first * start_stride),
+                start_stride,
+                move(out, first * PANEL),
+            )
+        start = out
+        start_stride = PANEL
+
+
+@inner
+def multiply_column(
+    rows: int, columns: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
+    column: int, start: Any, start_stride: int, out: Any, width: int,
+) -> None:  # fmt: skip
+    """One column tile of `out = start + left @ weights`, `left` in panels `stride` apart.
+
+    The product takes the weights from index `k` of their depth on, and `depth` of them. The first
+    `columns` of the tile are computed, and no more than fill up a register.
+    """
+    columns = min(columns, width)
+    right = move(weights.data, k * weights.step + column * weights.across)
+    if weights.step == 1:
+        _multiply_contiguous_columns(
+            rows, columns, depth, left, stride, right, weights.across, start, start_stride, out,
+            width,
+        )  # fmt: skip
+    elif weights.copied:
+        after = move(right, width * weights.across)
+        _multiply_packed(
+            rows, columns, depth, left, stride, right, after, start, start_stride, out, width
+        )
+    else:
+        _multiply_contiguous_rows(
+            rows, columns, depth, left, stride, right, weights.step, start, start_stride, out,
+            width,
+        )  # fmt: skip
