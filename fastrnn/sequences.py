@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastrnn import _check
 from fastrnn.kernels.stages import sort_by_length
 
+_SMALL = 1024  # samples of a plan that is worth keeping
 _ANY_DTYPE = np.dtype(np.float64)  # the plan holds integers, whatever the dtype of the data
 
 
@@ -30,15 +31,22 @@ class Ragged(NamedTuple):
         return cls(*arrays, sort_by_length(_ANY_DTYPE, *arrays))
 
     @classmethod
-    @functools.lru_cache(maxsize=8)
     def of_one_step(cls, m: int) -> Ragged:
-        """Plan ``m`` samples of a single step."""
-        return cls.of(np.ones(m, np.int64), 1)
+        """Plan ``m`` samples of a single step; small plans are kept."""
+        return _small_plan(m) if m <= _SMALL else cls.of(np.ones(m, np.int64), 1)
 
     @property
     def steps(self) -> int:
         """Steps in which any sample is active: the largest length."""
         return int(np.count_nonzero(self.active))
+
+
+@functools.lru_cache(maxsize=8)
+def _small_plan(m: int) -> Ragged:
+    plan = Ragged.of(np.ones(m, np.int64), 1)
+    for array in (plan.lengths, plan.order, plan.active):
+        array.flags.writeable = False
+    return plan
 
 
 def pad_sequences(

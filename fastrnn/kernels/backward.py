@@ -143,6 +143,7 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
     states = move(job.rows, panels_of(n_x) * stride)
     first, last = share_of(panels_of(n_a), part, parts)
     sums = block.group * job.sums_size
+    # The first block that has samples: a group of one block, as things are, has no other.
     fresh = job.one_group and block.lo == 0 and stage.begin == 0
     add_weight_gradient(
         stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, fresh,

@@ -45,13 +45,11 @@ from .output import softmax_rows
 from .panels import pack_rows, panels_of, tiles_of, width_of
 from .schedule import COUNTERS, end, sharing, take, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
-from .tile import FEW_ROWS, PANEL
+from .tile import PANEL
 from .weights import (
-    LONG_COLUMN,
     columns_lie,
     copied_size,
-    few_rows,
-    few_steps,
+    go_by_columns,
     lay_out,
     pack_weights,
     packed_weights,
@@ -155,18 +153,11 @@ share_forward = sharing(run_forward)
 
 
 @inner
-def few_on_the_left(n_a: int, active: Any, sizes: Any) -> tuple[bool, bool]:
-    """Whether `Wax` and `Waa` are multiplied by contiguous columns."""
-    few = few_steps(active, sizes) or (active[0] <= FEW_ROWS and n_a >= LONG_COLUMN)
-    return few_rows(active, sizes), few
-
-
-@inner
 def forward_sizes(
     Wax: Any, Waa: Any, Wya: Any, active: Any, sizes: Any, width: int
 ) -> tuple[int, int, int]:
     """Elements of the copies of the three weights."""
-    few_x, few_a = few_on_the_left(len(Waa), active, sizes)
+    few_x, few_a = go_by_columns(len(Waa), active, sizes)
     return (
         copied_size(Wax.T, columns_lie(Wax.T, few_x), width),
         copied_size(Waa.T, columns_lie(Waa.T, few_a), width),
@@ -210,7 +201,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         at_states += number * forward_scratch(n_x, n_a, n_y, stride)
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
-    few_x, few_a = few_on_the_left(n_a, active, sizes)
+    few_x, few_a = go_by_columns(n_a, active, sizes)
     in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
     in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
     ticket = take(counters)

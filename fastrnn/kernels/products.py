@@ -1,7 +1,7 @@
 """The micro-kernels: register tiles of matrix products.
 
-Everything that costs time in a recurrent network is a matrix product, and every product here is
-made of one register tile of the table in `tile`. Two operand layouts serve all:
+Everything that costs time in a recurrent network is a matrix product, and nearly every product here
+is made of one register tile of the table in `tile`. Two operand layouts serve all:
 
 panels
     A matrix of `n` rows and `d` columns is kept as column blocks of `PANEL` columns. Block `p`
@@ -11,15 +11,15 @@ panels
     memory is read with the strides swapped, as the transpose. Neither needs another copy.
 weights
     The right operand of a product with `d` rows: blocks of a tile's width of columns, each of them
-    `d` rows of so many values, so that the tile streams through memory in order. For a few rows on
-    the left, packing would take longer than the product. Then weights are multiplied as they lie:
-    by the same tile where their rows are contiguous, and where their columns are, by sums that run
-    along the lanes of registers until the end.
+    `d` rows of so many values, so that the tile streams through memory in order. For few products
+    packing would take longer than these. Then weights are multiplied as they lie: by the same tile
+    where their rows are contiguous, and where their columns are, by a tile of its own, whose sums
+    run along the lanes of registers until the end.
 
-Every accumulator starts from zero and is one chain of fused multiply-adds in the order of the
-summed index; what was there before is added at the end. Begun from a larger number, the chain would
-round each of its terms to that number's last digit. Splitting rows or columns otherwise changes
-nothing, down to the last bit.
+Every accumulator of the tile starts from zero and is one chain of fused multiply-adds in the order
+of the summed index; what was there before is added at the end. Begun from a larger number, the
+chain would round each of its terms to that number's last digit. Splitting rows or columns otherwise
+changes nothing, down to the last bit.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Samples are sorted by length, longest first, so those that are active at a step 
 It does so in chunks of consecutive steps, whose rows (one for each sample and step) fit a buffer:
 
     PREPARE   pack the rows of the chunk; what does not depend on the recurrence
-    STEP      one time step, once for each step of the chunk
+    STEP      one time step, once for each step of the chunk (and the latter, if it has but one)
     FINISH    what follows from the states of all rows of the chunk
     PRODUCTS  weight gradients of all rows of the chunk (backward only)
     LAST      what follows from the last step (backward only)

@@ -21,6 +21,8 @@ BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
 #: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
 #: pack them costs as much as these. In columns as long as the last number it never pays.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
+#: Samples of a single step up to which that holds for sums along lanes.
+MOST_BY_COLUMNS = 256
 #: Length of their columns at a time: those of few rows on the left stay in the first cache level.
 DOT_DEPTH = 512
 
@@ -35,7 +37,7 @@ class Weights(NamedTuple):
     data: Any
     step: int
     across: int
-    copied: bool  #: into the workspace, by `lay_out`; if not, they are used as they lie
+    copied: bool  #: into the workspace; if not, they are used as they lie
 
 
 @inner
@@ -105,6 +107,14 @@ def few_steps(active: Any, sizes: Any) -> bool:
     """Whether weights of the recurrence serve too few steps to be packed."""
     few = active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
     return few or _one_step(active, sizes)
+
+
+@inner
+def go_by_columns(n_a: int, active: Any, sizes: Any) -> tuple[bool, bool]:
+    """Whether `Wax` and `Waa` are multiplied by contiguous columns, forward."""
+    few = active[0] <= MOST_BY_COLUMNS
+    long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN
+    return few and few_rows(active, sizes), few and (long or few_steps(active, sizes))
 
 
 @inner
@@ -235,7 +245,7 @@ def _multiply_contiguous_rows(
 ) -> None:  # fmt: skip
     """`multiply_column` for weights whose rows are contiguous and `step` apart.
 
-    A block that more than one tile of rows needs is copied first.
+    A block is copied first where a tile would read beyond its rows, or several tiles need it.
     """
     copied = on_stack(out, BLOCK_ELEMENTS)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
@@ -253,7 +263,7 @@ def _multiply_contiguous_rows(
                 stride,
                 block,
                 block_step,
-                left,  # nothing to ask for
+                left,  # what is asked for is there already
                 move(start, first * start_stride),
                 start_stride,
                 move(out, first * PANEL),
