@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
         if how < 0.1:
             parameters.pop(key, None)
         else:
-            parameters[key] = in_form(rng, array[:, :-1] if how < 0.2 else array)
+            parameters[key] = in_form(rng, np.atleast_2d(array)[:, :-1] if how < 0.2 else array)
 
     @has_passes
     @rule(seed=seeds())
