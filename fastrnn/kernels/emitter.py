@@ -164,18 +164,21 @@ class Emitter:
             return self.loop(turns, [*sums, *pointers], lambda i, v: body(v, self.UNROLL))
         return self.loop(count, [*sums, *pointers], lambda i, v: body(v, 1))
 
+    def _case(self, switch: Any, value: int, rows: int, emit: Any, done: Any) -> None:
+        """One case of a switch: `emit(rows)`, and on to `done`."""
+        block = self.builder.append_basic_block(f"rows_{rows}")
+        switch.add_case(self.constant(value), block)
+        self.builder.position_at_end(block)
+        emit(rows)
+        self.builder.branch(done)
+
     def switch_rows(self, rows: Any, emit: Any) -> None:
         """`emit(rows)` for their number, of `FEW_ROWS` at most, which is known when it runs."""
-        builder = self.builder
-        done = builder.append_basic_block("done")
-        switch = builder.switch(rows, done)
+        done = self.builder.append_basic_block("done")
+        switch = self.builder.switch(rows, done)
         for number in range(1, FEW_ROWS + 1):
-            block = builder.append_basic_block(f"rows_{number}")
-            switch.add_case(self.constant(number), block)
-            builder.position_at_end(block)
-            emit(number)
-            builder.branch(done)
-        builder.position_at_end(done)
+            self._case(switch, number, number, emit, done)
+        self.builder.position_at_end(done)
 
     def switch_shape(self, rows: Any, columns: Any, emit: Any) -> None:
         """`emit(rows)` for their number, and `vectors` for the columns in use, known when it runs.
@@ -191,9 +194,6 @@ class Emitter:
         switch = builder.switch(builder.add(before, rows), done)
         for self.vectors in range(1, TILE.vectors + 1):
             for number in range(1, TILE.rows + 1):
-                block = builder.append_basic_block(f"rows_{number}")
-                switch.add_case(self.constant(self.vectors * (TILE.rows + 1) + number), block)
-                builder.position_at_end(block)
-                emit(number)
-                builder.branch(done)
+                value = self.vectors * (TILE.rows + 1) + number
+                self._case(switch, value, number, emit, done)
         builder.position_at_end(done)

@@ -50,11 +50,12 @@ def lanes_of(itemsize: int) -> int:
     return TILE.vector_bytes // itemsize
 
 
-#: Rows of a product for which weights that are contiguous along the depth are multiplied as they
-#: lie: as many as fill the accumulators of a tile with four columns.
-FEW_ROWS = TILE.rows * TILE.vectors // 4
+#: Columns of weights that are contiguous along the depth, multiplied as they lie, at a time; and
+#: the rows on their left, as many as fill the accumulators of a tile.
+DOT_COLUMNS = 4
+FEW_ROWS = TILE.rows * TILE.vectors // DOT_COLUMNS
 
 
 def dot_columns(itemsize: int) -> int:
-    """Columns of such a product at a time: four, where a register has as many lanes."""
-    return min(4, lanes_of(itemsize))
+    """Columns of such a product at a time, where a register has as many lanes, else fewer."""
+    return min(DOT_COLUMNS, lanes_of(itemsize))

@@ -10,7 +10,7 @@ from ._jit import inner
 from .memory import copy, move, on_stack, pointer_to, pointer_to_entry
 from .panels import WIDTH_BYTES, tiles_of, width_of
 from .products import multiply_columns, multiply_rows
-from .tile import FEW_ROWS, PANEL, ROWS, TILE
+from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose_block
 
 #: Bytes of a block of rows of a tile that stays in the first cache level, and its rows.
@@ -205,7 +205,7 @@ def _multiply_contiguous_columns(
 ) -> None:  # fmt: skip
     """`multiply_column` for weights whose columns are contiguous and `across` apart."""
     lanes = width // TILE.vectors
-    some = min(4, lanes)
+    some = min(DOT_COLUMNS, lanes)
     for k in range(0, max(depth, 1), DOT_DEPTH):
         for first in range(0, rows, FEW_ROWS):
             for c in range(0, (columns + lanes - 1) // lanes * lanes, some):
