@@ -9,6 +9,7 @@ from numba.extending import intrinsic
 
 from fastrnn.kernels import activation
 from fastrnn.kernels.memory import pointer_to
+from fastrnn.kernels.panels import lanes_at
 
 FUNCTIONS = ["tanh", "exp"]
 DTYPES = [np.float32, np.float64]
@@ -42,7 +43,7 @@ def loop_over(emit):
 
 @njit(error_model="numpy")
 def tanh_in_place(values, first, count):
-    for i in range(0, count, activation.lanes_of(pointer_to(values, 0))):
+    for i in range(0, count, lanes_at(pointer_to(values, 0))):
         activation.tanh_register(pointer_to(values, first + i))
 
 
@@ -58,7 +59,7 @@ def exp_and_sum(values, first, largest):
 
 @njit(error_model="numpy")
 def lanes_of(values):
-    return activation.lanes_of(pointer_to(values, 0))
+    return lanes_at(pointer_to(values, 0))
 
 
 LOOPS = {name: loop_over(getattr(activation, f"{name}_of")) for name in FUNCTIONS}

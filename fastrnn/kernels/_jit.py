@@ -10,26 +10,36 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import pathlib
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from numba import config, from_dtype, njit, types
+from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
+
+#: ``error_model="numpy"`` removes the test for a zero divisor, which would keep loops from being
+#: vectorised. No ``fastmath``: NaN and inf must propagate, and the order of every sum is part of
+#: the result.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+
+#: Pieces are not called from Python, make no arrays, and count no references to those they get:
+#: the count is one place in memory, which threads that share an array would hand to and fro.
+BARE = {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "_nrt": False,
+}
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile a piece that kernels are made of.
-
-    ``error_model="numpy"`` removes the test for a zero divisor, which would keep loops from being
-    vectorised. No ``fastmath``: NaN and inf must propagate, and the order of every sum is part of
-    the result.
-    """
-    dispatcher = njit(
-        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
+    """Compile a piece into every kernel that it is part of."""
+    dispatcher = njit(**OPTIONS, **BARE)(function)
     if config.DISABLE_JIT:
         return dispatcher  # the function itself; `Kernel` says why it is of no use
     template_for = dispatcher.get_call_template
@@ -42,7 +52,10 @@ def inner(function: Callable[..., Any]) -> Any:
 
 #: For the pieces of one kernel that stand in one place of it. Numba joins them before LLVM sees
 #: them: a chain of separately compiled callers would optimise the innermost code once a caller.
-inlined = njit(error_model="numpy", nogil=True, inline="always")
+inlined = njit(**OPTIONS, inline="always", _nrt=False)
+
+#: For pieces that make arrays.
+allocating = njit(**OPTIONS)
 
 
 @functools.cache
@@ -104,7 +117,7 @@ class Kernel:
         self.function = function
         self.signature = signature
         self.options = options
-        self.needs: Kernel | None = None  #: whose symbols the code refers to
+        self.needs: tuple[Kernel, ...] = ()  #: whose symbols the code refers to
         self.compiled: dict[np.dtype[Any], Any] = {}
         self._lock = threading.Lock()
 
@@ -119,14 +132,14 @@ class Kernel:
         """Compile the function for a dtype, or load it."""
         with self._lock:
             if dtype not in self.compiled:
-                if self.needs:
-                    self.needs.compile(dtype)
+                for kernel in self.needs:
+                    kernel.compile(dtype)
                 if config.DISABLE_JIT:
                     raise RuntimeError(
                         "the kernels need Numba's compiler, which NUMBA_DISABLE_JIT switches off; "
                         "fastrnn.reference computes the same without it"
                     )
-                dispatcher = njit(error_model="numpy", nogil=True, **self.options)(self.function)
+                dispatcher = njit(**OPTIONS, **self.options)(self.function)
                 # No directory that can be written is no error: then every process compiles.
                 with contextlib.suppress(RuntimeError, OSError):
                     dispatcher._cache = _SourceCache(self.function)
@@ -135,7 +148,83 @@ class Kernel:
                 self.compiled[dtype] = dispatcher
         return self.compiled[dtype]
 
+    def address(self, dtype: np.dtype[Any], name: str = "llvm_func_name") -> int:
+        """Address, once it is compiled, under one of the names that Numba gives it."""
+        (result,) = self.compiled[dtype].overloads.values()
+        address: int = result.library.get_pointer_to_function(getattr(result.fndesc, name))
+        return address
+
 
 def entry(signature: Callable[..., Any]) -> Callable[..., Kernel]:
     """Make a function a `Kernel`; `signature(dtype)` gives its Numba signature."""
     return lambda function: Kernel(function, signature)
+
+
+class Piece(Kernel):
+    """A piece that is compiled once, and that kernels call by a symbol once `compile` has run.
+
+    A piece of some size that is part of every kernel that calls it, and of every piece between
+    them, would be optimised anew for each.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Callable[..., Any]) -> None:
+        super().__init__(function, signature, **BARE)
+
+    def symbol(self, dtype: types.Float) -> str:
+        """The name that kernels call it by."""
+        return f"fastrnn.{self.function.__name__}.f{dtype.bitwidth}"
+
+    def compile(self, dtype: np.dtype[Any]) -> Any:
+        """Compile the function for a dtype, or load it."""
+        dispatcher = super().compile(dtype)
+        llvm.add_symbol(self.symbol(from_dtype(dtype)), self.address(dtype))
+        return dispatcher
+
+    def call(self, typingctx: Any, *arguments: types.Type) -> tuple[Any, Callable[..., Any]]:
+        """Signature and code of an intrinsic that calls the function."""
+        holder = next(each for each in arguments if isinstance(each, types.Array | types.CPointer))
+        signature = self.signature(holder.dtype)
+
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            convention = context.call_conv
+            kind = convention.get_function_type(signature.return_type, signature.args)
+            symbol = self.symbol(holder.dtype)
+            callee = cgutils.get_or_insert_function(builder.module, kind, symbol)
+            status, result = convention.call_function(
+                builder, callee, signature.return_type, signature.args, values
+            )
+            with cgutils.if_unlikely(builder, status.is_error):
+                convention.return_status_propagate(builder, status)
+            return result
+
+        return signature, codegen
+
+
+def shared(signature: Callable[..., Any], *needs: Any) -> Callable[..., Any]:
+    """Make a function a `Piece`, and what kernels call it by.
+
+    `signature(dtype)` gives its Numba signature, and the first pointer or array is of that dtype.
+    `needs` are the kernels and pieces that it calls by their symbols.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        piece = Piece(function, signature)
+        piece.needs = kernels_of(needs)
+
+        @functools.wraps(function)
+        def call(typingctx: Any, *arguments: Any) -> Any:
+            return piece.call(typingctx, *arguments)
+
+        context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_ONLY)
+        parameters = inspect.signature(function).parameters.values()
+        call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+        called = intrinsic(call)
+        called.piece = piece
+        return called
+
+    return decorate
+
+
+def kernels_of(needs: tuple[Any, ...]) -> tuple[Kernel, ...]:
+    """The kernels among which some stand as what calls them."""
+    return tuple(getattr(each, "piece", each) for each in needs)

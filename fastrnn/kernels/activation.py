@@ -316,17 +316,6 @@ tanh_copied = _tanh_to(stream=False)
 tanh_streamed = _tanh_to(stream=True)
 
 
-@intrinsic
-def lanes_of(typingctx: Any, pointer: Any) -> Any:
-    """Elements taken at a time: those of one register."""
-    lanes = tile.lanes_of(pointer.dtype.bitwidth // 8)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return context.get_constant(types.intp, lanes)
-
-    return types.intp(pointer), codegen
-
-
 def _larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
     """Emit the larger of two, y where one is NaN."""
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)

@@ -12,16 +12,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, types
+from numba import types
 
 from . import stages
-from ._jit import array_in, array_out, inlined, inner
+from ._jit import allocating, array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import (
     CLEARINGS,
     add_weight_gradient,
     clear_padding,
     multiply_rows_of,
+    multiply_tiles_of,
     pack_chunk,
     share_of,
     side_of,
@@ -29,6 +30,7 @@ from .chunk import (
     sum_groups,
     unpack_chunk,
 )
+from .held import hold
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
@@ -41,12 +43,21 @@ from .memory import (
     prefetch_to_read,
     reach_to_read,
     reach_to_write,
+    view,
 )
 from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_of
 from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
-from .weights import copied_size, few_rows, few_steps, lay_out, rows_lie, weights_by_rows
+from .weights import (
+    copied_size,
+    few_rows,
+    few_steps,
+    lay_out,
+    multiply_column,
+    rows_lie,
+    weights_by_rows,
+)
 
 
 class Backward(NamedTuple):
@@ -76,7 +87,7 @@ class Backward(NamedTuple):
     width: int
 
 
-@inlined
+@inner
 def gather_gradients(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """PREPARE: `da` for the rows of a chunk."""
     first, last = share_of(stage.rows, part, parts)
@@ -89,14 +100,14 @@ def gather_gradients(job: Backward, block: Block, stage: Stage, part: int, parts
 step_through = stepping(prefetch_to_read, differentiate)
 
 
-@inlined
+@inner
 def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `dz[t]` from `dz[t+1]` in the column tiles of this part."""
     rows_after = rows_at(block, job.active, stage.turn - 1)
     step_through(job, job.dz, block, stage, rows_after, part, parts)
 
 
-@inlined
+@inner
 def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """FINISH: `dx` for the rows of a chunk; then `x[t]` and `a[t-1]` beside each other."""
     n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
@@ -123,19 +134,19 @@ def add_bias_gradient(
 ) -> None:
     """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles."""
     for column in range(first, last, width):
-        total = carray(move(out, column), (width,))
-        chunk = carray(tile_at(dz, stride, stride // PANEL - 1, column), (width,))
+        total = view(move(out, column), width)
+        chunk = view(tile_at(dz, stride, stride // PANEL - 1, column), width)
         for begin in range(0, rows, SUMMED_ROWS):
             chunk[:] = 0
             for i in range(begin, min(begin + SUMMED_ROWS, rows)):
-                values = carray(tile_at(dz, stride, i, column), (width,))
+                values = view(tile_at(dz, stride, i, column), width)
                 for c in range(width):
                     chunk[c] += values[c]
             for c in range(width):
                 total[c] += chunk[c]
 
 
-@inlined
+@inner
 def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """PRODUCTS: the chunk's `dz[t]' x[t]`, `dz[t]' a[t-1]` and sum of `dz[t]`."""
     n_x, n_a, width, stride = job.x.shape[0], job.a.shape[0], job.width, job.stride
@@ -147,18 +158,18 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
     fresh = job.one_group and block.lo == 0 and stage.begin == 0
     add_weight_gradient(
         stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, fresh,
-        move(job.dWax, sums), width,
+        move(job.dWax, sums),
     )  # fmt: skip
     add_weight_gradient(
         stage.rows, dz, states, n_a, n_a, stride, first, last, job.zeros, fresh,
-        move(job.dWaa, sums), width,
+        move(job.dWaa, sums),
     )  # fmt: skip
     add_bias_gradient(
         stage.rows, dz, stride, first * PANEL, last * PANEL, move(job.dba, sums), width
     )  # fmt: skip
 
 
-@inlined
+@inner
 def first_state_gradient(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """LAST: `da0` from `dz[0]`."""
     n_a, stride = job.a.shape[0], job.stride
@@ -231,7 +242,11 @@ def backward_types(dtype: types.Type) -> list[types.Type]:
     ]
 
 
-@worker(lambda dtype: [types.int64, *backward_types(dtype), *work_types(dtype)])
+@worker(
+    lambda dtype: [types.int64, *backward_types(dtype), *work_types(dtype)],
+    multiply_tiles_of, multiply_column, add_weight_gradient, lay_out, pack_chunk, unpack_chunk,
+    unpack_rows, differentiate,
+)  # fmt: skip
 def backward_worker(number, workers, sizes, batch, parameters, states, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a backward pass."""
     sizes = Sizes(*sizes)
@@ -269,13 +284,13 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         sums_dWax = pointer_to_entry(dWax, 0, 0)
     if size_dWaa == 0:
         sums_dWaa = pointer_to_entry(dWaa, 0, 0)
-    job = Backward(
+    job = hold(Backward(
         x, a0, order, active, a, da, dx, da0,
         to_x, to_a, pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
         sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a),
         reach_to_write(dx, sizes), stride, width,
-    )  # fmt: skip
+    ))  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
     summing = done + (CLEARINGS if sizes.clear else 0)  # first task that waits for those before
     while ticket < summing:
@@ -293,7 +308,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         ticket = take(counters)
 
 
-@inner
+@allocating
 def backward_work(workers: int, sizes: Any, active: Any, parameters: Any) -> Any:
     """Workspace of a backward pass."""
     Wax, Waa = parameters

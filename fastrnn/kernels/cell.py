@@ -9,22 +9,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import carray
+from numba import types
 
-from ._jit import inner
-from .activation import lanes_of, tanh_copied, tanh_register, tanh_streamed
-from .memory import FAR, PAST, move, pointer_into, prefetch_to_read, prefetch_to_write
-from .panels import AHEAD, prefetch_row, width_of
+from ._jit import array_in, array_out, shared
+from .activation import tanh_copied, tanh_register, tanh_streamed
+from .memory import FAR, PAST, move, pointer_into, prefetch_to_read, prefetch_to_write, view
+from .panels import AHEAD, lanes_at, prefetch_row, width_of
 from .parts import store_register
 from .tile import PANEL
 
 
-@inner
+def _finish_type(a: types.Type) -> types.Type:
+    """Type of what finishes a column tile of a step; `a` is the type of the states."""
+    index = types.int64
+    return types.void(
+        types.CPointer(a.dtype), index, a, index, array_in(index, 1), index, index, index
+    )
+
+
+@shared(lambda dtype: _finish_type(array_out(dtype, 3, "A")))
 def activate(
     z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int, reach: int
 ) -> None:
     """`tanh` of one column tile in place, and to step `t` of `a` (n_a, m, T) within a reach."""
-    lanes, used = lanes_of(z), min(width_of(a), a.shape[0] - column)
+    lanes, used = lanes_at(z), min(width_of(a), a.shape[0] - column)
     for i in range(rows):
         if reach == FAR and i + AHEAD < rows:
             sample = order[lo + i + AHEAD]
@@ -41,7 +49,7 @@ def activate(
                 tanh_copied(move(values, c), move(state, c))
 
 
-@inner
+@shared(lambda dtype: _finish_type(array_in(dtype, 3)))
 def differentiate(
     z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int, reach: int
 ) -> None:
@@ -51,8 +59,8 @@ def differentiate(
     for i in range(rows):
         if reach == FAR and i + AHEAD < rows:
             prefetch_row(prefetch_to_read, a, order[lo + i + AHEAD], t, column, column + used)
-        tile_row = carray(move(z, i * PANEL), (width,))
-        state = carray(pointer_into(a, column, order[lo + i], t), (width,))
+        tile_row = view(move(z, i * PANEL), width)
+        state = view(pointer_into(a, column, order[lo + i], t), width)
         if used == width:
             for c in range(width):
                 tile_row[c] *= (1 - state[c]) * (1 + state[c])

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import carray
+from numba import types
 
-from ._jit import inlined, inner
-from .memory import FAR, move, pointer_into
-from .panels import add_outer, pack_rows, panels_of, prefetch_first, tile_at, tiles_of, unpack_rows
+from ._jit import array_in, array_out, inlined, inner, shared
+from .memory import FAR, move, pointer_into, view
+from .panels import (
+    add_outer,
+    lanes_at,
+    pack_rows,
+    panels_of,
+    prefetch_first,
+    tile_at,
+    tiles_of,
+    unpack_rows,
+)
 from .parts import clear_row
-from .stages import Block, Stage, rows_at, step_of
-from .tile import PANEL
-from .weights import Weights, multiply_column
+from .products import tiles
+from .stages import WHERE, Block, Stage, rows_at, step_of
+from .tile import PANEL, TILE
+from .weights import Weights, multiply_column, weights_type
 
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
@@ -33,7 +43,15 @@ def side_of(panels: Any, side: int, columns: int, stride: int) -> Any:
     return move(panels, side * panels_of(columns) * stride)
 
 
-@inner
+def _pack_chunk_type(dtype: types.Type) -> types.Type:
+    index = types.int64
+    array, numbers = array_in(dtype, 3), array_in(index, 1)
+    return types.void(
+        array, array, index, numbers, numbers, *WHERE, index, index, types.CPointer(dtype), index
+    )
+
+
+@shared(_pack_chunk_type, pack_rows)
 def pack_chunk(
     source: Any, a0: Any, shift: int, order: Any, active: Any, block: Block, stage: Stage,
     first: int, last: int, panels: Any, stride: int,
@@ -54,7 +72,16 @@ def pack_chunk(
         row += rows
 
 
-@inner
+def _unpack_chunk_type(dtype: types.Type) -> types.Type:
+    index = types.int64
+    numbers = array_in(index, 1)
+    return types.void(
+        types.CPointer(dtype), index, numbers, numbers, *WHERE, index, index,
+        array_out(dtype, 3, "A"), index,
+    )  # fmt: skip
+
+
+@shared(_unpack_chunk_type, unpack_rows)
 def unpack_chunk(
     panels: Any, stride: int, order: Any, active: Any, block: Block, stage: Stage,
     first: int, last: int, target: Any, reach: int,
@@ -99,7 +126,15 @@ def multiply_rows_of(
     )  # fmt: skip
 
 
-@inner
+def _multiply_tiles_of_type(dtype: types.Type) -> types.Type:
+    index, pointer = types.int64, types.CPointer(dtype)
+    return types.void(
+        index, index, index, index, index, pointer, weights_type(dtype), pointer, index, pointer,
+        index, index,
+    )  # fmt: skip
+
+
+@shared(_multiply_tiles_of_type, multiply_column)
 def multiply_tiles_of(
     first_tile: int, last_tile: int, first: int, last: int, depth: int, left: Any,
     weights: Weights, bias: Any, columns: int, out: Any, stride: int, width: int,
@@ -120,19 +155,26 @@ def multiply_tiles_of(
                 move(bias, j * width) if k == 0 else z,
                 0 if k == 0 else PANEL,
                 z,
-                width,
             )
 
 
-@inner
+def _add_weight_gradient_type(dtype: types.Type) -> types.Type:
+    index, pointer = types.int64, types.CPointer(dtype)
+    return types.void(
+        index, pointer, pointer, index, index, index, index, index, pointer, types.boolean, pointer
+    )
+
+
+@shared(_add_weight_gradient_type, tiles)
 def add_weight_gradient(
     rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int,
-    zeros: Any, fresh: bool, out: Any, width: int,
+    zeros: Any, fresh: bool, out: Any,
 ) -> None:  # fmt: skip
     """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns.
 
     A `fresh` `out` counts as zeros.
     """
+    width = TILE.vectors * lanes_at(out)
     row = tiles_of(n, width) * width
     for column in range(0, n, NEAR_COLUMNS):
         for p in range(first, last):
@@ -152,7 +194,7 @@ def sum_groups(
     first, last = share_of(n_a, part, parts)
     for j in range(first, last):
         for g in range(groups):
-            values = carray(move(sums, g * size + j * row), (n,))
+            values = view(move(sums, g * size + j * row), n)
             for k in range(n):
                 out[j, k] = values[k] if g == 0 else out[j, k] + values[k]
 
@@ -188,7 +230,7 @@ def stepping(prefetch: Any, finish: Any) -> Any:
                     )  # fmt: skip
                 multiply_column(
                     left_rows, n_a - column, depth, tile_at(left, stride, 0, k), stride,
-                    job.Waa, k, column, tile, PANEL, tile, width,
+                    job.Waa, k, column, tile, PANEL, tile,
                 )  # fmt: skip
                 if k + depth == n_a:
                     finish(tile, rows, job.a, t, job.order, lo, column, job.reach_a)

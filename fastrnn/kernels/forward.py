@@ -18,7 +18,7 @@ import numpy as np
 from numba import types
 
 from . import stages
-from ._jit import array_in, array_out, inlined, inner
+from ._jit import allocating, array_in, array_out, inlined, inner
 from .cell import activate
 from .chunk import (
     CLEARINGS,
@@ -31,6 +31,7 @@ from .chunk import (
     stepping,
     unpack_chunk,
 )
+from .held import hold
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
@@ -51,6 +52,7 @@ from .weights import (
     copied_size,
     go_by_columns,
     lay_out,
+    multiply_column,
     pack_weights,
     packed_weights,
     weights_by_columns,
@@ -86,7 +88,7 @@ def is_one_step(stage: Stage) -> bool:
     return stage.end == stage.begin + 1
 
 
-@inlined
+@inner
 def project_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """PREPARE: `x Wax' + ba` for the rows of several steps, and `a0` before the first."""
     n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
@@ -108,7 +110,7 @@ def project_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: i
 step_through = stepping(prefetch_to_write, activate)
 
 
-@inlined
+@inner
 def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `a[t]` from `a[t-1]` in the column tiles of this part."""
     rows = rows_at(block, job.active, stage.turn)
@@ -122,7 +124,7 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
     step_through(job, job.states, block, stage, rows, part, parts)
 
 
-@inlined
+@inner
 def predict(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """FINISH: the output layer for the rows of a chunk."""
     n_a, n_y, stride = job.a.shape[0], job.y_pred.shape[0], job.stride
@@ -180,7 +182,11 @@ def forward_types(dtype: types.Type) -> list[types.Type]:
     ]
 
 
-@worker(lambda dtype: [types.int64, *forward_types(dtype), *work_types(dtype)])
+@worker(
+    lambda dtype: [types.int64, *forward_types(dtype), *work_types(dtype)],
+    multiply_tiles_of, multiply_column, pack_weights, lay_out, pack_rows, pack_chunk, unpack_chunk,
+    activate, softmax_rows,
+)  # fmt: skip
 def forward_worker(number, workers, sizes, batch, parameters, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a forward pass."""
     sizes = Sizes(*sizes)
@@ -213,13 +219,13 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
         end(counters)
         ticket = take(counters)
-    job = Forward(
+    job = hold(Forward(
         x, a0, order, active, a, y_pred,
         in_x, in_a, packed_weights(Wya.T, work, at_Wya),
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
         reach_to_write(a, sizes), reach_to_write(y_pred, sizes), stride, width,
-    )  # fmt: skip
+    ))  # fmt: skip
     done, ticket = share_forward(job, sizes, 0, workers, workers, ticket, counters)
     while sizes.clear and ticket < done + CLEARINGS:
         clear_padding(a, order, active, ticket - done)
@@ -227,7 +233,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         ticket = take(counters)
 
 
-@inner
+@allocating
 def forward_work(workers: int, sizes: Any, batch: Any, parameters: Any, outputs: Any) -> Any:
     """Workspace: weights, then buffers, one set of them for each worker with its blocks."""
     x, _, _, active = batch

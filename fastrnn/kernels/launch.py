@@ -18,8 +18,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import Kernel
-from .products import tiles
+from ._jit import BARE, Kernel, kernels_of
 
 _BYTES = ir.IntType(8).as_pointer()
 #: What `launch` calls, with a number and the address of what the kernel handed on.
@@ -54,34 +53,12 @@ _launch_kernel = Kernel(
 )
 
 
-def _address(kernel: Kernel, dtype: np.dtype[Any], symbol: str) -> int:
-    """Address of a compiled function under one of its names."""
-    (result,) = kernel.compile(dtype).overloads.values()
-    address: int = result.library.get_pointer_to_function(getattr(result.fndesc, symbol))
-    return address
-
-
 @functools.cache
 def launch_address() -> int:
     """Address of `launch`; the first call compiles or loads it."""
-    return _address(_launch_kernel, np.dtype(np.int64), "llvm_cfunc_wrapper_name")
-
-
-def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """Emit the same arrays, in tuples too, without the object that counts their references.
-
-    Pieces that take an array count one up and down. The count is one place in memory, and threads
-    that share an array would hand its cache line to and fro all the time.
-    """
-    if isinstance(kind, types.Array):
-        array = context.make_array(kind)(context, builder, value)
-        array.meminfo = cgutils.get_null_value(array.meminfo.type)
-        return array._getvalue()
-    if isinstance(kind, types.BaseTuple):
-        for i, each in enumerate(kind.types):
-            part = _borrowed(context, builder, each, builder.extract_value(value, i))
-            value = builder.insert_value(value, part, i)
-    return value
+    dtype = np.dtype(np.int64)
+    _launch_kernel.compile(dtype)
+    return _launch_kernel.address(dtype, "llvm_cfunc_wrapper_name")
 
 
 def _emit_call(context: Any, builder: Any, closure_type: Any, argument_types: Any) -> Any:
@@ -119,8 +96,7 @@ def run_team(typingctx: Any, team: Any, arguments: Any) -> Any:
         count, launch, worker = cgutils.unpack_tuple(builder, values[0], 3)
         closure_type = ir.LiteralStructType([i64, i64, values[1].type])
         closure = cgutils.alloca_once(builder, closure_type)
-        borrowed = _borrowed(context, builder, signature.args[1], values[1])
-        for field, value in enumerate((worker, ir.Constant(i64, 0), borrowed)):
+        for field, value in enumerate((worker, ir.Constant(i64, 0), values[1])):
             builder.store(value, cgutils.gep_inbounds(builder, closure, 0, field))
         function = _emit_call(
             context, builder, closure_type, (types.int64, *signature.args[1].types)
@@ -154,24 +130,25 @@ class TeamKernel(Kernel):
         """Call the kernel for `count` workers: threads, if the address `launch` is not 0."""
         address = self.addresses.get(dtype)
         if address is None:
-            address = self.addresses[dtype] = _address(self.worker, dtype, "llvm_func_name")
+            self.worker.compile(dtype)
+            address = self.addresses[dtype] = self.worker.address(dtype)
         return super().__call__(dtype, (count, launch, address), *arguments)
 
 
-def worker(types_of: Callable[..., Any]) -> Callable[..., Kernel]:
+def worker(types_of: Callable[..., Any], *needs: Any) -> Callable[..., Kernel]:
     """Make a function the worker of a `TeamKernel`.
 
-    Its first argument is its number; `types_of(dtype)` gives the types of the others.
+    Its first argument is its number; `types_of(dtype)` gives the types of the others, `needs`
+    are the pieces that it calls by their symbols.
     """
 
     def decorate(function: Callable[..., Any]) -> Kernel:
         kernel = Kernel(
             function,
             lambda dtype: types.void(types.int64, *types_of(dtype)),
-            no_cpython_wrapper=True,
-            no_cfunc_wrapper=True,
+            **BARE,
         )
-        kernel.needs = tiles
+        kernel.needs = kernels_of(needs)
         return kernel
 
     return decorate

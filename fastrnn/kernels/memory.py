@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from ._jit import inner
 
@@ -73,6 +74,22 @@ def move(typingctx: Any, pointer: Any, count: Any) -> Any:
     return pointer(pointer, types.intp), lambda context, builder, signature, arguments: builder.gep(
         arguments[0], [arguments[1]]
     )
+
+
+@intrinsic
+def view(typingctx: Any, pointer: Any, count: Any) -> Any:
+    """The `count` elements at a pointer as an array, which nothing keeps alive."""
+    kind = types.Array(pointer.dtype, 1, "C")
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(kind)(context, builder)
+        itemsize = context.get_constant(types.intp, pointer.dtype.bitwidth // 8)
+        populate_array(
+            array, arguments[0], [arguments[1]], [itemsize], itemsize, meminfo=None
+        )  # fmt: skip
+        return array._getvalue()
+
+    return kind(pointer, types.intp), codegen
 
 
 @intrinsic

@@ -9,20 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, types
+from numba import types
 
-from ._jit import array_in, array_out, entry, inner
+from ._jit import allocating, array_in, array_out, entry, inner, shared
 from .activation import (
     exp_and_sum,
     exp_of_difference,
-    lanes_of,
     larger_of,
     largest_of,
     quotient_of,
     softmax_register,
     sum_of,
 )
-from .chunk import add_weight_gradient, multiply_rows_of, share_of, sum_groups
+from .chunk import add_weight_gradient, multiply_rows_of, multiply_tiles_of, share_of, sum_groups
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
@@ -33,8 +32,9 @@ from .memory import (
     on_stack,
     pointer_into,
     pointer_to,
+    view,
 )
-from .panels import pack_rows, panels_of, tile_at, tiles_of, unpack_rows, width_of
+from .panels import lanes_at, pack_rows, panels_of, tile_at, tiles_of, unpack_rows, width_of
 from .tile import PANEL, TILE
 from .weights import pack_weights, packed_weights
 
@@ -42,30 +42,28 @@ from .weights import pack_weights, packed_weights
 CAPACITY, IN_TURN = 192, 8
 
 
-@inner
-def value_at(panels: Any, stride: int, row: int, column: int) -> Any:
-    """A view of one element in panels."""
-    return carray(tile_at(panels, stride, row, column), (1,))
+def _softmax_rows_type(dtype: types.Type) -> types.Type:
+    return types.void(types.CPointer(dtype), types.int64, types.int64, types.int64)
 
 
-@inner
+@shared(_softmax_rows_type)
 def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
     """Softmax of each row of logits in panels `stride` elements apart, in place.
 
     Beyond `n_y` the last tile holds -inf. A row with a NaN, or whose largest is infinite, is NaN.
     """
-    width = lanes_of(panels)
+    width = lanes_at(panels)
     tiles = tiles_of(n_y, width)
     if tiles == 1:
         for i in range(rows):
             softmax_register(move(panels, i * PANEL))
         return
     # Of several rows in turn: each waits long for its largest, and then for its sum.
-    numbers = carray(on_stack(panels, IN_TURN), (IN_TURN,))
+    numbers = view(on_stack(panels, IN_TURN), IN_TURN)
     for first in range(0, rows, IN_TURN):
         last = min(first + IN_TURN, rows)
         for i in range(first, last):
-            largest = carray(move(panels, i * PANEL), (1,))[0]
+            largest = view(move(panels, i * PANEL), 1)[0]
             for j in range(tiles):
                 largest = largest_of(tile_at(panels, stride, i, j * width), largest)
             numbers[i - first] = largest
@@ -77,9 +75,18 @@ def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
             numbers[i - first] = total
         for i in range(first, last):
             for j in range(tiles):
-                values = carray(tile_at(panels, stride, i, j * width), (width,))
+                values = view(tile_at(panels, stride, i, j * width), width)
                 for c in range(width):
                     values[c] /= numbers[i - first]
+
+
+@inner
+def logit(k: int, a: Any, t: int, sample: int, Wya: Any, by: Any) -> float:
+    """One logit, in float64."""
+    z = np.float64(by[k, 0])
+    for j in range(a.shape[0]):
+        z += np.float64(Wya[k, j]) * np.float64(a[j, sample, t])
+    return z
 
 
 @inner
@@ -87,13 +94,13 @@ def cross_entropy(y: Any, label: int, a: Any, t: int, sample: int, Wya: Any, by:
     """`-log y`; from the logits, in float64, where `y` has underflowed."""
     if y >= np.finfo(a.dtype).tiny or np.isnan(y):
         return -np.log(np.float64(y))
-    logits = np.empty(by.size, np.float64)
+    largest = -np.inf
     for k in range(by.size):
-        logits[k] = by[k, 0]
-        for j in range(a.shape[0]):
-            logits[k] += np.float64(Wya[k, j]) * np.float64(a[j, sample, t])
-    largest = logits.max()
-    return np.log(np.exp(logits - largest).sum()) + largest - logits[label]
+        largest = max(largest, logit(k, a, t, sample, Wya, by))
+    total = 0.0
+    for k in range(by.size):
+        total += np.exp(logit(k, a, t, sample, Wya, by) - largest)
+    return np.log(total) + largest - logit(label, a, t, sample, Wya, by)
 
 
 @inner
@@ -120,7 +127,10 @@ def output_types(dtype: types.Type) -> list[types.Type]:
     ]
 
 
-@worker(lambda dtype: [types.int64, *output_types(dtype), array_out(dtype, 1, "C")])
+@worker(
+    lambda dtype: [types.int64, *output_types(dtype), array_out(dtype, 1, "C")],
+    multiply_tiles_of, add_weight_gradient, pack_weights, pack_rows, unpack_rows,
+)  # fmt: skip
 def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # type: ignore[no-untyped-def]
     """A group of labelled rows: their part of the loss, of the weight gradients, and `da`."""
     steps, samples, labels = rows
@@ -134,7 +144,7 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
     at_sums = at + size_Wya + group * (size_sums + size_buffers)
     sums, dz = pointer_to(work, at_sums), pointer_to(work, at_sums + size_sums)
     row = tiles_of(n_a, width) * width
-    bias_sums = carray(move(sums, n_y * row), (n_y,))
+    bias_sums = view(move(sums, n_y * row), n_y)
     states = move(dz, panels_of(n_y) * stride)
     gradients = move(states, panels_of(n_a) * stride)
     begin, finish = share_of(steps.size, group, groups)
@@ -150,23 +160,22 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
             lo = hi
         for i in range(last - first):
             label, sample, t = labels[first + i], samples[first + i], steps[first + i]
-            own = value_at(dz, stride, i, label)
+            own = view(tile_at(dz, stride, i, label), 1)
             losses[group] += cross_entropy(own[0], label, a, t, sample, Wya, by)
             own[0] -= 1
             for k in range(n_y):
-                value = value_at(dz, stride, i, k)
+                value = view(tile_at(dz, stride, i, k), 1)
                 value[0] *= scale
                 bias_sums[k] += value[0]
         multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride, width)
         for i in range(first, last):
             unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
         add_weight_gradient(
-            last - first, dz, states, n_y, n_a, stride, 0, panels_of(n_y), zeros, False, sums,
-            width,
-        )  # fmt: skip
+            last - first, dz, states, n_y, n_a, stride, 0, panels_of(n_y), zeros, False, sums
+        )
 
 
-@inner
+@allocating
 def output_work(groups: int, layer: Any, da: Any, dWya: Any) -> Any:
     """Workspace: packed `Wya`, zeros, then sums and buffers of each group."""
     n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(da)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import carray
+from numba import types
+from numba.extending import intrinsic
 
-from ._jit import inner
+from ._jit import array_in, array_out, inner, shared
 from .memory import (
     CACHE_LINE,
     FAR,
@@ -18,10 +19,11 @@ from .memory import (
     prefetch_to_read,
     prefetch_to_write,
     reach_to_read,
+    view,
 )
 from .parts import fill_row, store_row
 from .products import add_transposed_product
-from .tile import PANEL, ROWS, TILE
+from .tile import PANEL, ROWS, TILE, lanes_of
 
 #: Bytes in one row of a tile.
 WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
@@ -38,6 +40,17 @@ AHEAD = 8
 def width_of(array: Any) -> int:
     """Columns of a tile in the dtype of `array`."""
     return WIDTH_BYTES // array.itemsize
+
+
+@intrinsic
+def lanes_at(typingctx: Any, pointer: Any) -> Any:
+    """Elements of one register, of the dtype at `pointer`."""
+    lanes = lanes_of(pointer.dtype.bitwidth // 8)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.intp, lanes)
+
+    return types.intp(pointer), codegen
 
 
 @inner
@@ -74,7 +87,15 @@ def prefetch_first(
         prefetch_row(prefetch, array, order[i], t, first, last)
 
 
-@inner
+def _pack_rows_type(dtype: types.Type) -> types.Type:
+    index = types.int64
+    return types.void(
+        array_in(dtype, 3), index, array_in(index, 1), index, index, types.CPointer(dtype), index,
+        index,
+    )  # fmt: skip
+
+
+@shared(_pack_rows_type)
 def pack_rows(
     source: Any, t: int, order: Any, lo: int, hi: int, panels: Any, stride: int, row: int
 ) -> None:
@@ -95,7 +116,7 @@ def pack_rows(
             elif contiguous:
                 fill_row(out_at, pointer_into(source, first, sample, t), columns - first)
             else:
-                out = carray(out_at, (PANEL,))
+                out = view(out_at, PANEL)
                 used = min(PANEL, columns - first)
                 for c in range(used):
                     out[c] = source[first + c, sample, t]
@@ -103,7 +124,15 @@ def pack_rows(
                     out[c] = 0
 
 
-@inner
+def _unpack_rows_type(dtype: types.Type) -> types.Type:
+    index = types.int64
+    return types.void(
+        types.CPointer(dtype), index, index, array_out(dtype, 3, "A"), index, array_in(index, 1),
+        index, index, index,
+    )  # fmt: skip
+
+
+@shared(_unpack_rows_type)
 def unpack_rows(
     panels: Any, stride: int, row: int, target: Any, t: int, order: Any, lo: int, hi: int,
     reach: int,

@@ -125,6 +125,13 @@ def next_stage(stage: Stage, block: Block, active: Any) -> Stage:
     return Stage(DONE, begin, end, rows, turn, row, previous, side)
 
 
+#: Types of a block and of a stage.
+WHERE = (
+    types.NamedUniTuple(types.int64, len(Block._fields), Block),
+    types.NamedUniTuple(types.int64, len(Stage._fields), Stage),
+)
+
+
 def batch_types(dtype: types.Type) -> list[types.Type]:
     """Types of `sizes` and of `batch`: x, a0 as (n_a, m, 1), order, active."""
     vector = array_in(types.int64, 1)

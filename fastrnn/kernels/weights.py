@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import carray
+from numba import types
 
-from ._jit import inner
-from .memory import copy, move, on_stack, pointer_to, pointer_to_entry
-from .panels import WIDTH_BYTES, tiles_of, width_of
-from .products import multiply_columns, multiply_rows
+from ._jit import array_in, array_out, inner, shared
+from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
+from .panels import WIDTH_BYTES, lanes_at, tiles_of, width_of
+from .products import multiply_columns, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose_block
 
@@ -40,6 +40,12 @@ class Weights(NamedTuple):
     copied: bool  #: into the workspace; if not, they are used as they lie
 
 
+def weights_type(dtype: types.Type) -> types.Type:
+    """Type of `Weights` of a dtype."""
+    fields = types.CPointer(dtype), types.int64, types.int64, types.boolean
+    return types.NamedTuple(fields, Weights)
+
+
 @inner
 def _pack_element_wise(
     matrix: Any, first: int, last: int, column: int, used: int, packed: Any, at: int,
@@ -55,7 +61,12 @@ def _pack_element_wise(
             packed[row + c] = padding
 
 
-@inner
+def _packweights_type(dtype: types.Type) -> types.Type:
+    index = types.int64
+    return types.void(array_in(dtype, 2), index, index, array_out(dtype, 1, "C"), index, dtype)
+
+
+@shared(_packweights_type)
 def pack_weights(
     matrix: Any, part: int, parts: int, packed: Any, offset: int, padding: float
 ) -> None:
@@ -189,13 +200,20 @@ def _copy_columns(matrix: Any, part: int, parts: int, copied: Any, offset: int) 
         first += some
 
 
-@inner
+def _lay_out_type(dtype: types.Type) -> types.Type:
+    index = types.int64
+    return types.void(
+        weights_type(dtype), array_in(dtype, 2), index, index, array_out(dtype, 1, "C"), index
+    )
+
+
+@shared(_lay_out_type, pack_weights)
 def lay_out(weights: Weights, matrix: Any, part: int, parts: int, work: Any, at: int) -> None:
     """Copy a part of the weights into the workspace, unless they are used as they lie."""
     if weights.copied and weights.step == 1:
         _copy_columns(matrix, part, parts, work, at)
     elif weights.copied:
-        pack_weights(matrix, part, parts, work, at, 0)
+        pack_weights(matrix, part, parts, work, at, 0.0)
 
 
 @inner
@@ -231,7 +249,7 @@ def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any, widt
         if columns == width:
             copy(move(out, k * width), move(weights, k * step), width)
             continue
-        row, values = carray(move(out, k * width), (width,)), carray(move(weights, k * step), (1,))
+        row, values = view(move(out, k * width), width), view(move(weights, k * step), 1)
         for c in range(columns):
             row[c] = values[c]
         for c in range(columns, width):
@@ -303,16 +321,25 @@ def _multiply_packed(
         start_stride = PANEL
 
 
-@inner
+def _multiply_column_type(dtype: types.Type) -> types.Type:
+    index, pointer = types.int64, types.CPointer(dtype)
+    return types.void(
+        index, index, index, pointer, index, weights_type(dtype), index, index, pointer, index,
+        pointer,
+    )  # fmt: skip
+
+
+@shared(_multiply_column_type, tiles)
 def multiply_column(
     rows: int, columns: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
-    column: int, start: Any, start_stride: int, out: Any, width: int,
+    column: int, start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
     """One column tile of `out = start + left @ weights`, `left` in panels `stride` apart.
 
     The product takes the weights from index `k` of their depth on, and `depth` of them. The first
     `columns` of the tile are computed, and no more than fill up a register.
     """
+    width = TILE.vectors * lanes_at(out)
     columns = min(columns, width)
     right = move(weights.data, k * weights.step + column * weights.across)
     if weights.step == 1:
