@@ -15,63 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check, _threads
 from fastrnn._conform import Weights
+from fastrnn._plan import Ragged, one_step
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
 from fastrnn.kernels import backward, forward
-from fastrnn.sequences import Ragged
 
 Caches = tuple[StepCaches, Any, Any]
-
-#: Hidden units up to which a block is small: its weights stay in the second cache level.
-_FEW_UNITS = 320
-#: Samples of a small block and of a large one: with fewer there are fewer blocks; at most.
-_SMALL_BLOCK, _LARGE_BLOCK = (16, 48), (128, 128)
-#: Blocks into which samples are cut at least: fewer are not shared out evenly. With no more units
-#: than the last number, two are worth it.
-_BLOCKS, _FEWEST_UNITS = 4, 64
-#: Rows of a block, backward, on average: each group of blocks has sums of weight gradients to make.
-_FEWEST_ROWS = 32
-#: Sums of weight gradients at most, and the bytes of all of them, if they are more than a few.
-_GROUPS, _GROUP_BYTES = 16, 1 << 26
-#: Rows of a chunk: with many blocks its buffers share the second cache level with the weights.
-_CHUNK_IN_BLOCK, _CHUNK = 128, 256
-#: Multiply-adds of a step below which one thread is faster than several.
-_SERIAL_STEP = 60_000
 
 #: Bytes from which an allocation is fresh memory: the largest threshold of the C library.
 _LAZY_BYTES = 1 << 25
 #: Results as large as that start at a multiple of it: a row of the widest tile.
 _ALIGNMENT = 128
-
-
-def _blocks(m: int, n_a: int) -> int:
-    """How many blocks of samples go through their steps on their own."""
-    least, most = _SMALL_BLOCK if n_a <= _FEW_UNITS else _LARGE_BLOCK
-    blocks = max(min(_BLOCKS, m // least), -(-m // most))
-    return blocks if blocks >= (2 if n_a <= _FEWEST_UNITS else _BLOCKS) else 1
-
-
-def _sizes_and_workers(
-    n_x: int, n_a: int, n_y: int, plan: Ragged, clear: int, itemsize: int
-) -> tuple[tuple[int, ...], int]:
-    """`Sizes` of the work, by shapes and lengths alone, and how many threads are worth it.
-
-    A pass without an output layer, `n_y` = 0, is the one backward.
-    """
-    m, total = len(plan.lengths), plan.total
-    blocks = _blocks(m, n_a)
-    if n_y == 0 and total < _FEWEST_ROWS * blocks:
-        blocks = 1
-    if blocks > 1:
-        groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
-        rows = max(-(-m // blocks), _CHUNK_IN_BLOCK)
-        sizes = blocks, min(blocks, groups, _GROUPS), rows, clear
-        small = False
-    else:
-        sizes = 1, 1, max(m, min(_CHUNK, total), 1), clear
-        small = m * n_a * n_a < _SERIAL_STEP
-    if small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK:
-        return sizes, 1
-    return sizes, _threads.threads()
 
 
 def _results(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[list[Array], int]:
@@ -96,8 +49,8 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
     (a, y_pred), clear = _results([(n_a, m, T), (n_y, m, T)], x.dtype)
-    sizes, workers = _sizes_and_workers(n_x, n_a, n_y, plan, clear, x.itemsize)
-    batch = x, a0[:, :, np.newaxis], plan.order, plan.active
+    sizes, workers, *rows = plan.cut(n_x, n_a, n_y, clear, x.itemsize)
+    batch = x, a0[:, :, np.newaxis], *rows
     _threads.call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
 
@@ -159,7 +112,7 @@ def rnn_forward(
     ((4, 2, 5), (2, 2, 5))
     """
     inputs, first, weights, lengths = _check.forward_arguments(x, a0, parameters, seq_lengths)
-    plan = Ragged.of(lengths, inputs.shape[2])
+    plan = Ragged(lengths, inputs.shape[2])
     a, y_pred = _run_forward(inputs, first, weights, plan)
     steps = StepCaches(inputs, first, a, parameters, plan, (x, seq_lengths), len(y_pred))
     return a, y_pred, (steps, x, seq_lengths)
@@ -206,11 +159,11 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     n_a = len(a)
     da = _check.floating("da", da, (n_a, m, T), a.dtype, "a of the forward pass")
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
-    new = np.empty if plan.active[0] else np.zeros  # without a sample there is nothing to write
+    new = np.empty if plan.total else np.zeros  # without a sample there is nothing to write
     dWax, dWaa, dba = (new((n_a, n), a.dtype) for n in (n_x, n_a, 1))
     (dx,), clear = _results([(n_x, m, T)], a.dtype)
-    sizes, workers = _sizes_and_workers(n_x, n_a, 0, plan, clear, x.itemsize)
-    batch = x, a0[:, :, np.newaxis], plan.order, plan.active
+    sizes, workers, *rows = plan.cut(n_x, n_a, 0, clear, x.itemsize)
+    batch = x, a0[:, :, np.newaxis], *rows
     outputs = dx, da0, dWax, dWaa, dba
     _threads.call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
     return {"dx": dx, "da0": da0[:, :, 0], "dWax": dWax, "dWaa": dWaa, "dba": dba}
@@ -254,7 +207,7 @@ def rnnCell_forward(
     ((4, 2), (2, 2))
     """
     inputs, before, weights = _check.cell_arguments(xt, a_prev, parameters)
-    plan = Ragged.of_one_step(inputs.shape[1])
+    plan = one_step(inputs.shape[1])
     at, yt_pred = _run_forward(inputs[:, :, np.newaxis], before, weights, plan)
     state = at[:, :, 0]
     return state, yt_pred[:, :, 0], (state, a_prev, xt, parameters)  # type: ignore[return-value]
@@ -293,7 +246,7 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     """
     a_next, a_prev, xt, weights = _check.cell_cache(cache)
     parameters = dict(zip(("Wax", "Waa", "Wya", "ba", "by"), weights, strict=True))
-    plan = Ragged.of_one_step(xt.shape[1])
+    plan = one_step(xt.shape[1])
     a = a_next[:, :, np.newaxis]
     x = xt[:, :, np.newaxis]
     steps = StepCaches(x, a_prev, a, parameters, plan, (x, plan.lengths), len(weights[4]))

@@ -2,51 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check
-from fastrnn.kernels.stages import sort_by_length
-
-_SMALL = 1024  # samples of a plan that is worth keeping
-_ANY_DTYPE = np.dtype(np.float64)  # the plan holds integers, whatever the dtype of the data
-
-
-class Ragged(NamedTuple):
-    """The plan of a ragged batch: at step t, samples ``order[:active[t]]`` are active."""
-
-    lengths: NDArray[np.int64]  #: (m,) true lengths
-    order: NDArray[np.int64]  #: (m,) samples by length, longest first
-    active: NDArray[np.int64]  #: (T + 1,) never increasing, and 0 at the end
-    total: int  #: steps of all samples
-
-    @classmethod
-    def of(cls, lengths: NDArray[np.int64], T: int) -> Ragged:
-        """Plan samples of these lengths, which nobody changes later, in a batch of ``T`` steps."""
-        arrays = lengths, np.empty(len(lengths), np.int64), np.empty(T + 1, np.int64)
-        return cls(*arrays, sort_by_length(_ANY_DTYPE, *arrays))
-
-    @classmethod
-    def of_one_step(cls, m: int) -> Ragged:
-        """Plan ``m`` samples of a single step; small plans are kept."""
-        return _small_plan(m) if m <= _SMALL else cls.of(np.ones(m, np.int64), 1)
-
-    @property
-    def steps(self) -> int:
-        """Steps in which any sample is active: the largest length."""
-        return int(np.count_nonzero(self.active))
-
-
-@functools.lru_cache(maxsize=8)
-def _small_plan(m: int) -> Ragged:
-    plan = Ragged.of(np.ones(m, np.int64), 1)
-    for array in (plan.lengths, plan.order, plan.active):
-        array.flags.writeable = False
-    return plan
 
 
 def pad_sequences(

@@ -126,7 +126,7 @@ def test_backward_against_central_differences(name):
 @pytest.mark.parametrize("shape", [ragged_batch().shape, *LARGE])
 def test_bits_do_not_depend_on_the_call_nor_on_the_threads(shape, dtype, monkeypatch):
     # Several threads take part whatever the size.
-    for name in ("_threads.SERIAL_WORK", "rnn._SERIAL_STEP"):
+    for name in ("_threads.SERIAL_WORK", "_plan._SERIAL_STEP"):
         monkeypatch.setattr(f"fastrnn.{name}", 0)
     batch = make_batch(rng(0), *shape, dtype)
     da = make_cotangent(rng(1), batch)

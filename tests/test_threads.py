@@ -13,7 +13,7 @@ import numba, numpy as np
 import fastrnn
 
 # Even this little batch is shared by threads.
-fastrnn._threads.SERIAL_WORK = fastrnn.rnn._SERIAL_STEP = 0
+fastrnn._threads.SERIAL_WORK = fastrnn._plan._SERIAL_STEP = 0
 
 def digest(seed):
     rng = np.random.default_rng(seed)

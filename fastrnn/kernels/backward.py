@@ -154,8 +154,7 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
     states = move(job.rows, panels_of(n_x) * stride)
     first, last = share_of(panels_of(n_a), part, parts)
     sums = block.group * job.sums_size
-    # The first block that has samples: a group of one block, as things are, has no other.
-    fresh = job.one_group and block.lo == 0 and stage.begin == 0
+    fresh = job.one_group and stage.begin == 0  # one group is one block
     add_weight_gradient(
         stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, fresh,
         move(job.dWax, sums),
@@ -294,15 +293,15 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
     summing = done + (CLEARINGS if sizes.clear else 0)  # first task that waits for those before
     while ticket < summing:
-        clear_padding(dx, order, active, ticket - done)
+        clear_padding(dx, order, active, sizes.blocks, ticket - done)
         ticket = take(counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width
     while ticket < summing + workers:
         wait_for(counters, done)
         part, groups = ticket - summing, sizes.groups
-        if size_dWax and active[0]:
+        if size_dWax and (groups > 1 or active[0]):
             sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
-        if size_dWaa and active[0]:
+        if size_dWaa and (groups > 1 or active[0]):
             sum_groups(sums_dWaa, size_sums, groups, row_a, dWaa, part, workers)
         sum_groups(sums_dba, size_sums, groups, 1, dba, part, workers)
         ticket = take(counters)

@@ -104,11 +104,12 @@ CLEARINGS = 8
 
 
 @inner
-def clear_padding(target: Any, order: Any, active: Any, part: int) -> None:
+def clear_padding(target: Any, order: Any, active: Any, blocks: int, part: int) -> None:
     """Set Fortran-ordered `target` (n, m, T) to 0 where samples have ended, at a part of steps."""
-    columns = target.shape[0]
-    for t in range(part, target.shape[2], CLEARINGS):
-        for i in range(active[t], order.size):
+    columns, m, T = target.shape
+    for turn in range(part, blocks * T, CLEARINGS):
+        t, b = turn // blocks, turn % blocks
+        for i in range(m * b // blocks + active[(T + 1) * b + t], m * (b + 1) // blocks):
             for first in range(0, columns, PANEL):
                 out = pointer_into(target, first, order[i], t)
                 clear_row(out, columns - first)

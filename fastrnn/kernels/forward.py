@@ -228,8 +228,8 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     ))  # fmt: skip
     done, ticket = share_forward(job, sizes, 0, workers, workers, ticket, counters)
     while sizes.clear and ticket < done + CLEARINGS:
-        clear_padding(a, order, active, ticket - done)
-        clear_padding(y_pred, order, active, ticket - done)
+        clear_padding(a, order, active, sizes.blocks, ticket - done)
+        clear_padding(y_pred, order, active, sizes.blocks, ticket - done)
         ticket = take(counters)
 
 

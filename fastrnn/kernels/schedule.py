@@ -74,7 +74,7 @@ def sharing(run: Any) -> Any:
             if not shared:
                 wait_for(counters, done)
             for number in range(first, sizes.blocks, sizes.groups):
-                block = block_of(job.active, number, sizes, backward, first)
+                block = block_of(job.order, job.active, number, sizes, backward, first)
                 stage = first_stage(block, job.active)
                 while stage.kind != DONE:
                     if shared and ticket >= done + parts:

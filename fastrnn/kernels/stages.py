@@ -1,8 +1,8 @@
 """The order of work through a ragged batch: blocks of samples, chunks of steps, stages.
 
-Samples are sorted by length, longest first, so those that are active at a step are a prefix:
-`active[t]` of them. A block is a range of that order that goes through its time steps on its own.
-It does so in chunks of consecutive steps, whose rows (one for each sample and step) fit a buffer:
+A block is a range of samples that goes through its time steps on its own. They are sorted by
+length, longest first, so those that are active at a step are a prefix. A block goes in chunks of
+consecutive steps, whose rows (one for each sample and step) fit a buffer:
 
     PREPARE   pack the rows of the chunk; what does not depend on the recurrence
     STEP      one time step, once for each step of the chunk (and the latter, if it has but one)
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import types
 
 from ._jit import array_in, array_out, entry, inner
@@ -35,10 +36,10 @@ class Sizes(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Samples `lo` to `hi` of the sorted order, on their way through `steps` steps."""
+    """Samples on their way through `steps` steps."""
 
-    lo: int
-    hi: int
+    lo: int  #: where their order starts
+    at: int  #: where the numbers of them start that are active at each step
     steps: int
     capacity: int  #: rows of a chunk
     backward: int  #: 1: the steps are taken in reverse
@@ -59,14 +60,16 @@ class Stage(NamedTuple):
 
 
 @inner
-def block_of(active: Any, number: int, sizes: Sizes, backward: int, group: int) -> Block:
+def block_of(
+    order: Any, active: Any, number: int, sizes: Sizes, backward: int, group: int
+) -> Block:
     """Block `number`: an equal share of the samples; it lasts as long as its first one."""
-    lo = active[0] * number // sizes.blocks
-    hi = active[0] * (number + 1) // sizes.blocks
+    lo = order.size * number // sizes.blocks
+    at = active.size // sizes.blocks * number
     steps = 0
-    while steps < active.size - 1 and active[steps] > lo:
+    while active[at + steps] > 0:
         steps += 1
-    return Block(lo, hi, steps if hi > lo else 0, sizes.capacity, backward, group)
+    return Block(lo, at, steps, sizes.capacity, backward, group)
 
 
 @inner
@@ -80,7 +83,7 @@ def rows_at(block: Block, active: Any, turn: int) -> int:
     """Samples of the block that are active at a turn (none after the last or before the first)."""
     if turn < 0 or turn >= block.steps:
         return 0
-    return min(active[step_of(block, turn)], block.hi) - block.lo
+    return active[block.at + step_of(block, turn)]
 
 
 @inner
@@ -141,32 +144,37 @@ def batch_types(dtype: types.Type) -> list[types.Type]:
     ]
 
 
-_INTEGERS = array_out(types.int64, 1, "C")
+_INTEGERS, _TABLE = array_out(types.int64, 1, "C"), array_out(types.int64, 2, "C")
 
 
-@entry(lambda dtype: types.int64(array_in(types.int64, 1), _INTEGERS, _INTEGERS))
-def sort_by_length(lengths, order, active):  # type: ignore[no-untyped-def]
-    """Order of samples by length, longest first, and the number that are active at each step.
-
-    Returned is the sum of the lengths.
-
-    `order` has one place for each sample, `active` one for each step and a last one, 0.
-    Samples of one length keep their order.
-    """
+@inner
+def _count_active(lengths: Any, samples: Any, active: Any) -> None:
+    """The number of these samples that are active at each step, and a last 0."""
     active[:] = 0
-    for length in lengths:
-        if length > 0:
-            active[length - 1] += 1
+    for i in samples:
+        if lengths[i] > 0:
+            active[lengths[i] - 1] += 1
     for t in range(active.size - 2, -1, -1):
         active[t] += active[t + 1]
-    place = active.copy()
-    rest, total = active[0], 0
-    for i in range(lengths.size):
-        if lengths[i] > 0:
-            order[place[lengths[i]]] = i
+
+
+@entry(lambda dtype: types.void(array_in(types.int64, 1), types.boolean, _INTEGERS, _TABLE))
+def sort_by_length(lengths, apart, order, active):  # type: ignore[no-untyped-def]
+    """The samples of each block by length, longest first, and how many of them each step has.
+
+    `order` has one place for each sample, `active` (blocks, T + 1) one for each step of a block and
+    a last one, 0. Blocks are shares of all samples by length, or, if they are to be `apart`, of
+    the samples as they lie in memory. Samples of one length keep their order.
+    """
+    blocks, m = len(active), lengths.size
+    ranges = blocks if apart else 1
+    for r in range(ranges):
+        lo, hi = m * r // ranges, m * (r + 1) // ranges
+        _count_active(lengths, np.arange(lo, hi), active[r])
+        place = active[r].copy()  # of the next sample of each length: behind the longer ones
+        for i in range(lo, hi):
+            order[lo + place[lengths[i]]] = i
             place[lengths[i]] += 1
-            total += lengths[i]
-        else:
-            order[rest] = i
-            rest += 1
-    return total
+    if blocks > ranges:
+        for b in range(blocks):
+            _count_active(lengths, order[m * b // blocks : m * (b + 1) // blocks], active[b])

@@ -117,13 +117,13 @@ def few_rows(active: Any, sizes: Any) -> bool:
 def few_steps(active: Any, sizes: Any) -> bool:
     """Whether weights of the recurrence serve too few steps to be packed."""
     few = active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
-    return few or _one_step(active, sizes)
+    return (few and sizes.blocks == 1) or _one_step(active, sizes)
 
 
 @inner
 def go_by_columns(n_a: int, active: Any, sizes: Any) -> tuple[bool, bool]:
     """Whether `Wax` and `Waa` are multiplied by contiguous columns, forward."""
-    few = active[0] <= MOST_BY_COLUMNS
+    few = active[0] <= MOST_BY_COLUMNS and sizes.blocks == 1
     long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN
     return few and few_rows(active, sizes), few and (long or few_steps(active, sizes))
 

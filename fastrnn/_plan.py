@@ -1,0 +1,119 @@
+"""How a ragged batch is cut up: which samples go through their steps together, and in what order.
+
+All of it follows from shapes and lengths, but for the number of threads, which changes no result.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import _threads
+from fastrnn.kernels.stages import sort_by_length
+
+_ANY_DTYPE = np.dtype(np.float64)  # order and numbers are integers, whatever the data are
+
+
+class _Cutting(NamedTuple):
+    """How samples are cut into blocks."""
+
+    units: float  #: most hidden units it is for
+    least: int  #: samples of a block: if they were fewer, there are fewer blocks
+    most: int
+    rows: int  #: of a chunk: its buffers share the second cache level with the weights
+    apart: bool  #: blocks lie apart in memory, of whatever lengths; if not, lengths are alike
+
+
+#: Few units: threads that write to neighbouring samples would hand cache lines to and fro. More:
+#: samples of one length end together, and the weights go through the cache for many rows. Up to 320
+#: the weights themselves stay in the second cache level.
+_CUTTINGS = (
+    _Cutting(128, 16, 72, 192, True),
+    _Cutting(320, 16, 48, 128, False),
+    _Cutting(math.inf, 128, 128, 128, False),
+)
+#: Blocks into which samples are cut at least: fewer are not shared out evenly. With no more units
+#: than the last number, two are worth it.
+_BLOCKS, _FEWEST_UNITS = 4, 64
+#: Rows of a block, backward, on average: each group of blocks has sums of weight gradients to make.
+_FEWEST_ROWS = 32
+#: Sums of weight gradients at most, and the bytes of all of them, if they are more than a few.
+_GROUPS, _GROUP_BYTES = 16, 1 << 26
+#: Rows of a chunk, if there is one block.
+_CHUNK = 256
+#: Multiply-adds of a step below which one thread is faster than several.
+_SERIAL_STEP = 60_000
+
+
+class Cut(NamedTuple):
+    """What a kernel needs to know of how a batch is cut up."""
+
+    sizes: tuple[int, int, int, int]  #: the `Sizes` of kernels
+    workers: int  #: how many threads are worth it
+    order: NDArray[np.int64]  #: (m,), the samples of each block, longest first
+    active: NDArray[np.int64]  #: (blocks * (T + 1),), those of a block that have each step; then 0
+
+
+class Ragged:
+    """The plan of a ragged batch."""
+
+    def __init__(self, lengths: NDArray[np.int64], T: int) -> None:
+        """Plan samples of these lengths, which nobody changes later, in a batch of ``T`` steps."""
+        self.lengths = lengths  #: (m,)
+        self.T = T
+        self.total = int(np.add.reduce(lengths))  #: steps of all samples
+        self._orders: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    @property
+    def steps(self) -> int:
+        """Steps in which any sample is active: the largest length."""
+        return int(self.lengths.max(initial=0))
+
+    def cut(self, n_x: int, n_a: int, n_y: int, clear: int, itemsize: int) -> Cut:
+        """Cut the batch up for a pass; one without an output layer, ``n_y`` = 0, is the one back.
+
+        ``clear`` is 1 if the kernel has to clear padded steps.
+        """
+        m, total = len(self.lengths), self.total
+        cutting = next(cutting for cutting in _CUTTINGS if n_a <= cutting.units)
+        blocks = max(min(_BLOCKS, m // cutting.least), -(-m // cutting.most))
+        if blocks < (2 if n_a <= _FEWEST_UNITS else _BLOCKS):
+            blocks = 1
+        if n_y == 0 and total < _FEWEST_ROWS * blocks:
+            blocks = 1
+        if blocks > 1:
+            groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
+            rows = max(-(-m // blocks), cutting.rows)
+            sizes = blocks, min(blocks, groups, _GROUPS), rows, clear
+        else:
+            sizes = 1, 1, max(m, min(_CHUNK, total), 1), clear
+        small = blocks == 1 and m * n_a * n_a < _SERIAL_STEP
+        if small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK:
+            workers = 1
+        else:
+            workers = _threads.threads()
+        return Cut(sizes, workers, *self._sorted(blocks, cutting.apart))
+
+    def _sorted(self, blocks: int, apart: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Order and numbers of active samples; both passes mostly need the same."""
+        arrays = self._orders.get((blocks, apart))
+        if arrays is None:
+            active = np.empty((blocks, self.T + 1), np.int64)
+            arrays = np.empty(len(self.lengths), np.int64), active.ravel()
+            sort_by_length(_ANY_DTYPE, self.lengths, apart, arrays[0], active)
+            self._orders[blocks, apart] = arrays
+        return arrays
+
+
+@functools.lru_cache(maxsize=8)
+def _small_plan(m: int) -> Ragged:
+    return Ragged(np.ones(m, np.int64), 1)
+
+
+def one_step(m: int) -> Ragged:
+    """The plan of ``m`` samples of a single step; small plans are kept."""
+    return _small_plan(m) if m <= 1024 else Ragged(np.ones(m, np.int64), 1)

@@ -1,0 +1,73 @@
+"""How a batch is cut up, against what follows from the lengths alone; and kernels by themselves."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastrnn._plan import Ragged
+
+LENGTHS = {
+    "random": np.random.default_rng(0).integers(0, 12, 300),
+    "one length": np.full(270, 5),
+    "none": np.zeros(90, np.int64),
+    "first block empty": np.r_[np.zeros(100, np.int64), np.arange(200) % 11],
+    "few": np.array([3, 0, 7]),
+    "no sample": np.zeros(0, np.int64),
+}
+
+
+@pytest.mark.parametrize("n_a", [1, 64, 128, 129, 320, 321])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_blocks_hold_every_sample_longest_first(lengths, n_a):
+    T = 13
+    (blocks, groups, rows, _), workers, order, active = Ragged(lengths, T).cut(3, n_a, 2, 1, 4)
+    m = len(lengths)
+    assert sorted(order) == list(range(m))
+    assert 1 <= groups <= blocks
+    assert workers >= 1
+    for block, counts in enumerate(active.reshape(blocks, T + 1)):
+        samples = order[m * block // blocks : m * (block + 1) // blocks]
+        assert list(counts) == [np.sum(lengths[samples] > t) for t in range(T)] + [0]
+        assert np.all(np.diff(lengths[samples]) <= 0)
+        assert len(samples) <= rows
+
+
+def test_blocks_are_apart_in_memory_or_of_like_lengths():
+    lengths = LENGTHS["random"]
+    few, many = (Ragged(lengths, 12).cut(3, n_a, 2, 1, 4) for n_a in (32, 256))
+    assert few.sizes[0] > 1
+    assert many.sizes[0] > 1
+    bounds = [len(lengths) * b // few.sizes[0] for b in range(few.sizes[0] + 1)]
+    for lo, hi in itertools.pairwise(bounds):
+        assert sorted(few.order[lo:hi]) == list(range(lo, hi))
+    assert np.all(np.diff(lengths[many.order]) <= 0)
+
+
+def test_both_passes_share_an_order():
+    plan = Ragged(LENGTHS["random"], 12)
+    assert plan.cut(3, 32, 2, 1, 4).order is plan.cut(3, 32, 0, 1, 4).order
+
+
+ALONE = {
+    "forward": "fastrnn.rnn_forward(x, a0, p, [4, 2])",
+    "backward": "fastrnn.rnn_backward(np.ones_like(a), plain)",
+    "output": "fastrnn.output_backward(y, [0, 1], plain)",
+}
+
+
+@pytest.mark.parametrize("call", ALONE.values(), ids=ALONE)
+def test_a_process_may_begin_with_any_kernel(call):
+    # A kernel calls its pieces by symbols. A piece that is not named beside it would be missing in
+    # a process that has not loaded it for another.
+    script = f"""
+import numpy as np
+import fastrnn
+p = fastrnn.initialize_parameters(n_x=3, n_a=4, n_y=2, seed=0)
+x, a0 = np.ones((3, 2, 4)), np.zeros((4, 2))
+a, y, plain = fastrnn.reference.rnn_forward(x, a0, p, [4, 2])
+{call}
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
