@@ -87,6 +87,22 @@ def prefetch_first(
         prefetch_row(prefetch, array, order[i], t, first, last)
 
 
+@inner
+def _gather_rows(
+    source: Any, t: int, order: Any, lo: int, hi: int, panels: Any, stride: int, row: int
+) -> None:
+    """`pack_rows` from another memory order: each number from a cache line of its own."""
+    columns = source.shape[0]
+    for i in range(hi - lo):
+        sample = order[lo + i]
+        for first in range(0, columns, PANEL):
+            out, used = tile_at(panels, stride, row + i, first), min(PANEL, columns - first)
+            for c in range(used):
+                copy(move(out, c), pointer_into(source, first + c, sample, t), 1)
+            for c in range(used, PANEL):
+                view(out, PANEL)[c] = 0
+
+
 def _pack_rows_type(dtype: types.Type) -> types.Type:
     index = types.int64
     return types.void(
@@ -101,8 +117,10 @@ def pack_rows(
 ) -> None:
     """Step `t` of samples `order[lo:hi]` of `source` (n, m, T) into panels, from `row` on."""
     columns = source.shape[0]
-    contiguous = source.strides[0] == source.itemsize
-    far = contiguous and reach_to_read(source) == FAR
+    if source.strides[0] != source.itemsize:
+        _gather_rows(source, t, order, lo, hi, panels, stride, row)
+        return
+    far = reach_to_read(source) == FAR
     if far:
         prefetch_first(prefetch_to_read, source, t, order, lo, hi, 0, columns)
     for i in range(hi - lo):
@@ -110,18 +128,11 @@ def pack_rows(
         if far and lo + i + AHEAD < hi:
             prefetch_row(prefetch_to_read, source, order[lo + i + AHEAD], t, 0, columns)
         for first in range(0, columns, PANEL):
-            out_at = tile_at(panels, stride, row + i, first)
-            if contiguous and first + PANEL <= columns:
-                copy(out_at, pointer_into(source, first, sample, t), PANEL)
-            elif contiguous:
-                fill_row(out_at, pointer_into(source, first, sample, t), columns - first)
+            out = tile_at(panels, stride, row + i, first)
+            if first + PANEL <= columns:
+                copy(out, pointer_into(source, first, sample, t), PANEL)
             else:
-                out = view(out_at, PANEL)
-                used = min(PANEL, columns - first)
-                for c in range(used):
-                    out[c] = source[first + c, sample, t]
-                for c in range(used, PANEL):
-                    out[c] = 0
+                fill_row(out, pointer_into(source, first, sample, t), columns - first)
 
 
 def _unpack_rows_type(dtype: types.Type) -> types.Type:

@@ -1,4 +1,4 @@
-"""A square block of a matrix, as many rows and columns as a register has lanes, transposed."""
+"""Matrices transposed, in square blocks of as many rows and columns as a register has lanes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from ._jit import shared
+from .memory import move, view
+from .panels import lanes_at
 from .tile import lanes_of
 
 
@@ -56,3 +59,30 @@ def transpose_block(
         return context.get_dummy_value()
 
     return types.void(target, types.intp, source, types.intp), codegen
+
+
+def _transpose_type(dtype: types.Type) -> types.Type:
+    index, pointer = types.int64, types.CPointer(dtype)
+    return types.void(pointer, index, pointer, index, index, index)
+
+
+@shared(_transpose_type)
+def transpose(
+    target: Any, target_stride: int, source: Any, source_stride: int, rows: int, columns: int
+) -> None:
+    """Copy `rows` contiguous rows of `columns` elements, and transpose them.
+
+    Strides, from row to row, are in elements.
+    """
+    lanes = lanes_at(target)
+    whole_rows, whole_columns = rows // lanes * lanes, columns // lanes * lanes
+    for k in range(0, whole_columns, lanes):
+        for c in range(0, whole_rows, lanes):
+            transpose_block(
+                move(target, k * target_stride + c), target_stride,
+                move(source, c * source_stride + k), source_stride,
+            )  # fmt: skip
+    for c in range(rows):
+        row = view(move(source, c * source_stride), columns)
+        for k in range(whole_columns if c < whole_rows else 0, columns):
+            view(move(target, k * target_stride + c), 1)[0] = row[k]

@@ -11,7 +11,7 @@ from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
 from .panels import WIDTH_BYTES, lanes_at, tiles_of, width_of
 from .products import multiply_columns, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
-from .transposition import transpose_block
+from .transposition import transpose
 
 #: Bytes of a block of rows of a tile that stays in the first cache level, and its rows.
 BLOCK_BYTES = 16384
@@ -48,35 +48,34 @@ def weights_type(dtype: types.Type) -> types.Type:
 
 @inner
 def _pack_element_wise(
-    matrix: Any, first: int, last: int, column: int, used: int, packed: Any, at: int,
-    padding: float,
-) -> None:  # fmt: skip
-    """Rows `first` to `last` of one column tile, of which `used` columns exist, to `at`."""
+    matrix: Any, column: int, used: int, packed: Any, at: int, padding: float
+) -> None:
+    """One column tile, of which `used` columns exist, to `at`."""
     width = width_of(packed)
-    for k in range(first, last):
-        row = at + (k - first) * width
+    for k in range(len(matrix)):
+        row = at + k * width
         for c in range(used):
             packed[row + c] = matrix[k, column + c]
         for c in range(used, width):
             packed[row + c] = padding
 
 
-def _packweights_type(dtype: types.Type) -> types.Type:
+def _pack_weights_type(dtype: types.Type) -> types.Type:
     index = types.int64
     return types.void(array_in(dtype, 2), index, index, array_out(dtype, 1, "C"), index, dtype)
 
 
-@shared(_packweights_type)
+@shared(_pack_weights_type, transpose)
 def pack_weights(
     matrix: Any, part: int, parts: int, packed: Any, offset: int, padding: float
 ) -> None:
     """A part of the column tiles of `matrix` (depth, columns), filled up with `padding`.
 
     Whole tiles are copied where rows are contiguous, all tiles of a row before the next, and
-    transposed block by block where columns are.
+    transposed where columns are.
     """
     depth, columns = matrix.shape
-    width, lanes = width_of(packed), width_of(packed) // TILE.vectors
+    width = width_of(packed)
     tiles, whole = tiles_of(columns, width), columns // width
     begin, end = tiles * part // parts, tiles * (part + 1) // parts
     if matrix.strides[1] == matrix.itemsize:
@@ -85,20 +84,15 @@ def pack_weights(
                 at = pointer_to(packed, offset + (tile * depth + k) * width)
                 copy(at, pointer_to_entry(matrix, k, tile * width), width)
     for tile in range(begin, end):
-        at, column, first = offset + tile * depth * width, tile * width, 0
+        at, column = offset + tile * depth * width, tile * width
         if tile < whole and matrix.strides[1] == matrix.itemsize:
-            first = depth
-        elif tile < whole and matrix.strides[0] == matrix.itemsize:
-            first = depth // lanes * lanes
+            continue
+        if tile < whole and matrix.strides[0] == matrix.itemsize:
             stride = matrix.strides[1] // matrix.itemsize
-            for k in range(0, first, lanes):
-                for c in range(0, width, lanes):
-                    block = pointer_to(packed, at + k * width + c)
-                    transpose_block(block, width, pointer_to_entry(matrix, k, column + c), stride)
-        used = min(width, columns - column)
-        _pack_element_wise(
-            matrix, first, depth, column, used, packed, at + first * width, padding
-        )  # fmt: skip
+            tile_at = pointer_to(packed, at)
+            transpose(tile_at, width, pointer_to_entry(matrix, 0, column), stride, width, depth)
+        else:
+            _pack_element_wise(matrix, column, min(width, columns - column), packed, at, padding)
 
 
 @inner
@@ -182,22 +176,16 @@ def copied_size(matrix: Any, lies: bool, width: int) -> int:
 def _copy_columns(matrix: Any, part: int, parts: int, copied: Any, offset: int) -> None:
     """A part of the columns of `matrix` (depth, columns), one behind the other."""
     depth, columns = matrix.shape
-    lanes = width_of(copied) // TILE.vectors
     first, last = columns * part // parts, columns * (part + 1) // parts
-    squares = depth // lanes * lanes if matrix.strides[1] == matrix.itemsize else 0
-    while first < last:
-        some = lanes if squares and first + lanes <= last else 1
-        at = offset + first * depth
-        begin = squares if some == lanes else 0
-        for k in range(0, begin, lanes):
-            transpose_block(
-                pointer_to(copied, at + k), depth, pointer_to_entry(matrix, k, first),
-                matrix.strides[0] // matrix.itemsize,
-            )  # fmt: skip
-        for c in range(some):
-            for k in range(begin, depth):
-                copied[at + c * depth + k] = matrix[k, first + c]
-        first += some
+    if matrix.strides[1] == matrix.itemsize:
+        transpose(
+            pointer_to(copied, offset + first * depth), depth, pointer_to_entry(matrix, 0, first),
+            matrix.strides[0] // matrix.itemsize, depth, last - first,
+        )  # fmt: skip
+        return
+    for c in range(first, last):
+        for k in range(depth):
+            copied[offset + c * depth + k] = matrix[k, c]
 
 
 def _lay_out_type(dtype: types.Type) -> types.Type:
@@ -207,7 +195,7 @@ def _lay_out_type(dtype: types.Type) -> types.Type:
     )
 
 
-@shared(_lay_out_type, pack_weights)
+@shared(_lay_out_type, pack_weights, transpose)
 def lay_out(weights: Weights, matrix: Any, part: int, parts: int, work: Any, at: int) -> None:
     """Copy a part of the weights into the workspace, unless they are used as they lie."""
     if weights.copied and weights.step == 1:
