@@ -49,6 +49,21 @@ _CHUNK = 256
 _SERIAL_STEP = 60_000
 
 
+@functools.lru_cache(maxsize=128)
+def _sizes(
+    m: int, total: int, n_x: int, n_a: int, n_y: int, itemsize: int
+) -> tuple[int, int, int, bool]:
+    """Blocks, groups of them, rows of a chunk, and whether blocks lie apart."""
+    cutting = next(cutting for cutting in _CUTTINGS if n_a <= cutting.units)
+    blocks = max(min(_BLOCKS, m // cutting.least), -(-m // cutting.most))
+    few = n_y == 0 and total < _FEWEST_ROWS * blocks
+    if few or blocks < (2 if n_a <= _FEWEST_UNITS else _BLOCKS):
+        return 1, 1, max(m, min(_CHUNK, total), 1), False
+    groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
+    rows = max(-(-m // blocks), cutting.rows)
+    return blocks, min(blocks, groups, _GROUPS), rows, cutting.apart
+
+
 class Cut(NamedTuple):
     """What a kernel needs to know of how a batch is cut up."""
 
@@ -79,24 +94,13 @@ class Ragged:
         ``clear`` is 1 if the kernel has to clear padded steps.
         """
         m, total = len(self.lengths), self.total
-        cutting = next(cutting for cutting in _CUTTINGS if n_a <= cutting.units)
-        blocks = max(min(_BLOCKS, m // cutting.least), -(-m // cutting.most))
-        if blocks < (2 if n_a <= _FEWEST_UNITS else _BLOCKS):
-            blocks = 1
-        if n_y == 0 and total < _FEWEST_ROWS * blocks:
-            blocks = 1
-        if blocks > 1:
-            groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
-            rows = max(-(-m // blocks), cutting.rows)
-            sizes = blocks, min(blocks, groups, _GROUPS), rows, clear
-        else:
-            sizes = 1, 1, max(m, min(_CHUNK, total), 1), clear
+        blocks, groups, rows, apart = _sizes(m, total, n_x, n_a, n_y, itemsize)
         small = blocks == 1 and m * n_a * n_a < _SERIAL_STEP
         if small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK:
             workers = 1
         else:
             workers = _threads.threads()
-        return Cut(sizes, workers, *self._sorted(blocks, cutting.apart))
+        return Cut((blocks, groups, rows, clear), workers, *self._sorted(blocks, apart))
 
     def _sorted(self, blocks: int, apart: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order and numbers of active samples; both passes mostly need the same."""

@@ -105,8 +105,6 @@ def forward_pass_of(caches: Any) -> Pass:
         return _from_plain(caches)  # put together by hand: look at every entry
     x, a0, a, plan = steps.x, steps.a0, steps.a, steps.plan
     weights = _check.parameter_arrays(steps.passed_parameters, len(x), len(a), steps.n_y, a.dtype)
-    if a.strides[0] != a.itemsize:  # copies may have come in another order
-        a = np.asfortranarray(a)
     return Pass(x, a0, a, weights, plan)
 
 

@@ -33,11 +33,11 @@ def _results(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[l
     Large arrays come from the system as zeros, at no cost until they are touched, and start with a
     cache line.
     """
-    sizes = list(map(math.prod, shapes))
-    if max(sizes) * dtype.itemsize < _LAZY_BYTES:
+    if max(map(math.prod, shapes)) * dtype.itemsize < _LAZY_BYTES:
         return [np.empty(shape, dtype, "F") for shape in shapes], 1
     arrays = []
-    for shape, size in zip(shapes, sizes, strict=True):
+    for shape in shapes:
+        size = math.prod(shape)
         memory = np.zeros(size + _ALIGNMENT // dtype.itemsize, dtype)
         first = -memory.ctypes.data % _ALIGNMENT // dtype.itemsize
         arrays.append(memory[first : first + size].reshape(shape, order="F"))
@@ -155,9 +155,18 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
     {'dx': (3, 2, 5), 'da0': (4, 2), 'dWax': (4, 3), 'dWaa': (4, 4), 'dba': (4, 1)}
     """
     x, a0, a, weights, plan = forward_pass_of(caches)
+    da = _check.floating("da", da, a.shape, a.dtype, "a of the forward pass")
+    return _run_backward(x, a0, a, da, weights, plan)
+
+
+def _run_backward(
+    x: Array, a0: Array, a: Array, da: Array, weights: Weights, plan: Ragged
+) -> dict[str, Array]:
+    """Allocate the gradients of a pass, and fill them by one call of a kernel."""
     n_x, m, T = x.shape
     n_a = len(a)
-    da = _check.floating("da", da, (n_a, m, T), a.dtype, "a of the forward pass")
+    if a.strides[0] != a.itemsize:  # a copy may have come in another order
+        a = np.asfortranarray(a)
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
     new = np.empty if plan.total else np.zeros  # without a sample there is nothing to write
     dWax, dWaa, dba = (new((n_a, n), a.dtype) for n in (n_x, n_a, 1))
@@ -245,13 +254,9 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     ((3, 2), (4, 2))
     """
     a_next, a_prev, xt, weights = _check.cell_cache(cache)
-    parameters = dict(zip(("Wax", "Waa", "Wya", "ba", "by"), weights, strict=True))
-    plan = one_step(xt.shape[1])
-    a = a_next[:, :, np.newaxis]
-    x = xt[:, :, np.newaxis]
-    steps = StepCaches(x, a_prev, a, parameters, plan, (x, plan.lengths), len(weights[4]))
-    da = _check.floating("da_next", da_next, a_next.shape, a.dtype, "a_next in the cache")
-    gradients = rnn_backward(da[:, :, np.newaxis], (steps, x, plan.lengths))
+    da = _check.floating("da_next", da_next, a_next.shape, a_next.dtype, "a_next in the cache")
+    x, a, da = (array[:, :, np.newaxis] for array in (xt, a_next, da))
+    gradients = _run_backward(x, a_prev, a, da, weights, one_step(xt.shape[1]))
     return {"dxt": gradients.pop("dx")[:, :, 0], "da_prev": gradients.pop("da0"), **gradients}
 
 

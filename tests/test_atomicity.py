@@ -13,6 +13,7 @@ from refusals import FUNCTIONS, freeze, good_arguments
 import fastrnn
 from fastrnn import _check_training, optimizers
 from fastrnn.kernels._jit import Kernel, entry
+from fastrnn.kernels.launch import TeamKernel
 
 OPTIMIZERS = [
     lambda parameters: fastrnn.SGD(parameters, 0.1),
@@ -105,14 +106,17 @@ def test_a_kernel_that_fails(function, monkeypatch):
     arguments = good_arguments(function, fastrnn)
     ref = getattr(fastrnn, function)(**arguments)
     before = freeze(arguments)
-    plain = Kernel.__call__
 
-    def fail(kernel, dtype, *rest):
-        plain(kernel, dtype, *rest)
-        raise MemoryError
+    def failing(plain):
+        def fail(kernel, *rest):
+            plain(kernel, *rest)
+            raise MemoryError
+
+        return fail
 
     with monkeypatch.context() as patch:
-        patch.setattr(Kernel, "__call__", fail)
+        for kind in (Kernel, TeamKernel):
+            patch.setattr(kind, "__call__", failing(kind.__call__))
         if function not in ("final_states", "pad_sequences"):  # these call none
             with pytest.raises(MemoryError):
                 getattr(fastrnn, function)(**arguments)

@@ -119,14 +119,24 @@ class Kernel:
         self.options = options
         self.needs: tuple[Kernel, ...] = ()  #: whose symbols the code refers to
         self.compiled: dict[np.dtype[Any], Any] = {}
+        self.entries: dict[np.dtype[Any], Callable[..., Any]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, dtype: np.dtype[Any], *arguments: Any) -> Any:
         """Call the function for arrays of `dtype`, float32 or float64."""
-        dispatcher = self.compiled.get(dtype)
-        if dispatcher is None:
-            dispatcher = self.compile(dtype)
-        return dispatcher(*arguments)
+        entry = self.entries.get(dtype)
+        if entry is None:
+            entry = self.entries[dtype] = self.entry(dtype)
+        return entry(*arguments)
+
+    def entry(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
+        """What Numba's dispatcher calls, once it knows the types of all arguments.
+
+        There is but one choice, and it may not take longer than the kernel itself.
+        """
+        (result,) = self.compile(dtype).overloads.values()
+        entry: Callable[..., Any] = result.entry_point
+        return entry
 
     def compile(self, dtype: np.dtype[Any]) -> Any:
         """Compile the function for a dtype, or load it."""

@@ -54,7 +54,6 @@ from .weights import (
     lay_out,
     multiply_column,
     pack_weights,
-    packed_weights,
     weights_by_columns,
 )
 
@@ -163,7 +162,7 @@ def forward_sizes(
     return (
         copied_size(Wax.T, columns_lie(Wax.T, few_x), width),
         copied_size(Waa.T, columns_lie(Waa.T, few_a), width),
-        copied_size(Wya.T, False, width),
+        copied_size(Wya.T, columns_lie(Wya.T, few_x), width),
     )
 
 
@@ -210,18 +209,19 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     few_x, few_a = go_by_columns(n_a, active, sizes)
     in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
     in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
+    in_y = weights_by_columns(Wya.T, few_x, work, at_Wya)
     ticket = take(counters)
     while ticket < workers:
         lay_out(in_x, Wax.T, ticket, workers, work, at_Wax)
         lay_out(in_a, Waa.T, ticket, workers, work, at_Waa)
-        pack_weights(Wya.T, ticket, workers, work, at_Wya, 0.0)
+        lay_out(in_y, Wya.T, ticket, workers, work, at_Wya)
         pack_weights(ba.T, ticket, workers, work, at_ba, 0.0)
         pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
         end(counters)
         ticket = take(counters)
     job = hold(Forward(
         x, a0, order, active, a, y_pred,
-        in_x, in_a, packed_weights(Wya.T, work, at_Wya),
+        in_x, in_a, in_y,
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
         reach_to_write(a, sizes), reach_to_write(y_pred, sizes), stride, width,

@@ -124,15 +124,16 @@ class TeamKernel(Kernel):
     ) -> None:
         super().__init__(function, signature)
         self.worker = worker
-        self.addresses: dict[np.dtype[Any], int] = {}  #: of the compiled worker
+        self.calls: dict[np.dtype[Any], tuple[Callable[..., Any], int]] = {}
 
     def __call__(self, dtype: np.dtype[Any], count: int, launch: int, *arguments: Any) -> Any:
         """Call the kernel for `count` workers: threads, if the address `launch` is not 0."""
-        address = self.addresses.get(dtype)
-        if address is None:
+        call = self.calls.get(dtype)
+        if call is None:
             self.worker.compile(dtype)
-            address = self.addresses[dtype] = self.worker.address(dtype)
-        return super().__call__(dtype, (count, launch, address), *arguments)
+            call = self.calls[dtype] = self.entry(dtype), self.worker.address(dtype)
+        entry, address = call
+        return entry((count, launch, address), *arguments)
 
 
 def worker(types_of: Callable[..., Any], *needs: Any) -> Callable[..., Kernel]:

@@ -116,7 +116,7 @@ def few_steps(active: Any, sizes: Any) -> bool:
 
 @inner
 def go_by_columns(n_a: int, active: Any, sizes: Any) -> tuple[bool, bool]:
-    """Whether `Wax` and `Waa` are multiplied by contiguous columns, forward."""
+    """Whether `Wax` and `Wya`, and `Waa`, are multiplied by contiguous columns, forward."""
     few = active[0] <= MOST_BY_COLUMNS and sizes.blocks == 1
     long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN
     return few and few_rows(active, sizes), few and (long or few_steps(active, sizes))
