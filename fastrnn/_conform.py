@@ -3,6 +3,9 @@
 An array becomes a plain `numpy.ndarray`, aligned, in native byte order, float32 or float64. One
 that is so already is returned itself, whatever its strides; nothing that was passed is modified.
 What cannot become one raises an error that names the argument, what was expected and what came.
+
+Kernels take what comes out of here without looking at its type: a wrong one is memory that is not
+ours.
 """
 
 from __future__ import annotations

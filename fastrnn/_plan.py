@@ -36,9 +36,9 @@ _CUTTINGS = (
     _Cutting(320, 16, 48, 128, False),
     _Cutting(math.inf, 128, 128, 128, False),
 )
-#: Blocks into which samples are cut at least: fewer are not shared out evenly. With no more units
-#: than the last number, two are worth it.
-_BLOCKS, _FEWEST_UNITS = 4, 64
+#: Blocks into which samples are cut at least: fewer are not shared out evenly. Up to the last
+#: number of units two are worth it.
+_BLOCKS, _TWO_BLOCKS_UNITS = 4, 64
 #: Rows of a block, backward, on average: each group of blocks has sums of weight gradients to make.
 _FEWEST_ROWS = 32
 #: Sums of weight gradients at most, and the bytes of all of them, if they are more than a few.
@@ -53,11 +53,14 @@ _SERIAL_STEP = 60_000
 def _sizes(
     m: int, total: int, n_x: int, n_a: int, n_y: int, itemsize: int
 ) -> tuple[int, int, int, bool]:
-    """Blocks, groups of them, rows of a chunk, and whether blocks lie apart."""
+    """Blocks, groups of them, rows of a chunk, and whether blocks lie apart.
+
+    Remembered for those who call for the same again, such as a cell step by step.
+    """
     cutting = next(cutting for cutting in _CUTTINGS if n_a <= cutting.units)
     blocks = max(min(_BLOCKS, m // cutting.least), -(-m // cutting.most))
     few = n_y == 0 and total < _FEWEST_ROWS * blocks
-    if few or blocks < (2 if n_a <= _FEWEST_UNITS else _BLOCKS):
+    if few or blocks < (2 if n_a <= _TWO_BLOCKS_UNITS else _BLOCKS):
         return 1, 1, max(m, min(_CHUNK, total), 1), False
     groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
     rows = max(-(-m // blocks), cutting.rows)

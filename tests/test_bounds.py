@@ -52,6 +52,7 @@ CALLS = """if True:
         (1, 1, 1, 1, 3), (3, 7, 2, 5, 6), (16, 16, 16, 6, 5), (33, 17, 5, 7, 4),
         (12, 32, 9, 100, 9), (5, 65, 3, 40, 30), (40, 250, 9, 15, 18), (32, 64, 32, 20, 5),
         (7, 271, 3, 3, 10), (43, 131, 5, 2, 1), (7, 270, 3, 3, 10), (43, 270, 5, 2, 1),
+        (5, 40, 3, 2, 1), (7, 65, 3, 2, 3),
     ]
     LARGE = (24, 64, 17, 200, 40), (20, 300, 9, 70, 12)  # shared by two threads
 """
@@ -72,8 +73,10 @@ def run_python(code, *arguments, **environment):
 def test_array_indices():
     code = f"""{CALLS}
     from fastrnn.kernels import backward, forward, output, stages
+    import re
+
     from fastrnn.kernels._jit import Kernel, array_in, entry
-    from numba import types
+    from numba import from_dtype, types
 
     last = entry(lambda dtype: dtype(array_in(dtype, 1), types.intp))(lambda array, i: array[i])
     try:
@@ -88,6 +91,25 @@ def test_array_indices():
     modules = backward, forward, output, stages
     kernels = [k for module in modules for k in vars(module).values() if isinstance(k, Kernel)]
     assert kernels and all(len(kernel.compiled) > 0 for kernel in kernels)
+
+    # All are compiled here, so that what they refer to can be read. An unknown symbol ends the
+    # process that compiles the kernel, unless another kernel has made it known before.
+    pending = [*kernels, *(kernel.worker for kernel in kernels if hasattr(kernel, "worker"))]
+    seen = []
+    while pending:
+        kernel = pending.pop()
+        if kernel in seen:
+            continue
+        seen.append(kernel)
+        pending += kernel.needs
+        for dtype, dispatcher in kernel.compiled.items():
+            (result,) = dispatcher.overloads.values()
+            code = result.library.get_llvm_str()
+            declared = set(re.findall(r'declare [^@]*@"?(fastrnn[.][^"(]+)', code))
+            known = [each.symbols(from_dtype(dtype)) for each in kernel.needs]
+            assert declared <= set().union(*known), kernel.function
+            assert all(declared & symbols for symbols in known), kernel.function
+    assert len(seen) > 20
     """
     # A cache does not tell code that checks from code that does not.
     with tempfile.TemporaryDirectory() as cache:

@@ -28,8 +28,9 @@ from numba.extending import intrinsic
 #: the result.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 
-#: Pieces are not called from Python, make no arrays, and count no references to those they get:
-#: the count is one place in memory, which threads that share an array would hand to and fro.
+#: What kernels are made of is not called from Python, makes no arrays, and counts no references to
+#: those it gets: the count is one place in memory, which threads that share an array would hand to
+#: and fro.
 BARE = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
@@ -38,7 +39,7 @@ BARE = {
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """Compile a piece into every kernel that it is part of."""
+    """Compile a function into every kernel and every `Piece` that calls it."""
     dispatcher = njit(**OPTIONS, **BARE)(function)
     if config.DISABLE_JIT:
         return dispatcher  # the function itself; `Kernel` says why it is of no use
@@ -50,11 +51,11 @@ def inner(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-#: For the pieces of one kernel that stand in one place of it. Numba joins them before LLVM sees
-#: them: a chain of separately compiled callers would optimise the innermost code once a caller.
+#: For functions that stand in one place of one kernel. Numba joins them before LLVM sees them: a
+#: chain of separately compiled callers would optimise the innermost code once a caller.
 inlined = njit(**OPTIONS, inline="always", _nrt=False)
 
-#: For pieces that make arrays.
+#: For functions that make arrays.
 allocating = njit(**OPTIONS)
 
 
@@ -124,19 +125,22 @@ class Kernel:
 
     def __call__(self, dtype: np.dtype[Any], *arguments: Any) -> Any:
         """Call the function for arrays of `dtype`, float32 or float64."""
-        entry = self.entries.get(dtype)
-        if entry is None:
-            entry = self.entries[dtype] = self.entry(dtype)
-        return entry(*arguments)
+        enter = self.entries.get(dtype)
+        if enter is None:
+            enter = self.entries[dtype] = self.entry_point(dtype)
+        return enter(*arguments)
 
-    def entry(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
-        """What Numba's dispatcher calls, once it knows the types of all arguments.
+    def entry_point(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
+        """Compile the function for a dtype; what Numba's dispatcher would call then.
 
-        There is but one choice, and it may not take longer than the kernel itself.
+        The dispatcher finds out the types of all arguments, to choose the only signature, which
+        takes longer than a small kernel. Nobody does that here: of an array no more than its
+        dimensions and the size of its elements are looked at. So `_check` and `_conform` are what
+        keeps a kernel from memory that is not its own.
         """
         (result,) = self.compile(dtype).overloads.values()
-        entry: Callable[..., Any] = result.entry_point
-        return entry
+        enter: Callable[..., Any] = result.entry_point
+        return enter
 
     def compile(self, dtype: np.dtype[Any]) -> Any:
         """Compile the function for a dtype, or load it."""
@@ -171,10 +175,10 @@ def entry(signature: Callable[..., Any]) -> Callable[..., Kernel]:
 
 
 class Piece(Kernel):
-    """A piece that is compiled once, and that kernels call by a symbol once `compile` has run.
+    """A function that is compiled once, and that kernels call by a symbol once `compile` has run.
 
-    A piece of some size that is part of every kernel that calls it, and of every piece between
-    them, would be optimised anew for each.
+    As a part of every kernel that calls it, and of every function between them, one of some size
+    would be optimised anew for each.
     """
 
     def __init__(self, function: Callable[..., Any], signature: Callable[..., Any]) -> None:
@@ -182,7 +186,12 @@ class Piece(Kernel):
 
     def symbol(self, dtype: types.Float) -> str:
         """The name that kernels call it by."""
-        return f"fastrnn.{self.function.__name__}.f{dtype.bitwidth}"
+        function = self.function
+        return f"{function.__module__}.{function.__name__}.f{dtype.bitwidth}"
+
+    def symbols(self, dtype: types.Float) -> set[str]:
+        """All names that kernels may call it by."""
+        return {self.symbol(dtype)}
 
     def compile(self, dtype: np.dtype[Any]) -> Any:
         """Compile the function for a dtype, or load it."""

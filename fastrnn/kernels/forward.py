@@ -5,9 +5,9 @@ Equations, for the active samples of a step, one sample a row:
 
     a[t] = tanh(x[t] Wax' + a[t-1] Waa' + ba)        y[t] = softmax(a[t] Wya' + by)
 
-Two ways to use the processors, chosen by shapes alone: many samples are cut into blocks that run
-their time loop alone; few samples with many hidden units stay one block, and its column tiles are
-shared out within every stage.
+Two ways to use the processors, chosen by shapes and lengths alone: many samples are cut into blocks
+that run their time loop alone; few samples with many hidden units stay one block, and its column
+tiles are shared out within every stage.
 """
 
 from __future__ import annotations

@@ -131,9 +131,9 @@ class TeamKernel(Kernel):
         call = self.calls.get(dtype)
         if call is None:
             self.worker.compile(dtype)
-            call = self.calls[dtype] = self.entry(dtype), self.worker.address(dtype)
-        entry, address = call
-        return entry((count, launch, address), *arguments)
+            call = self.calls[dtype] = self.entry_point(dtype), self.worker.address(dtype)
+        enter, address = call
+        return enter((count, launch, address), *arguments)
 
 
 def worker(types_of: Callable[..., Any], *needs: Any) -> Callable[..., Kernel]:
@@ -155,11 +155,18 @@ def worker(types_of: Callable[..., Any], *needs: Any) -> Callable[..., Kernel]:
     return decorate
 
 
-def team_entry(types_of: Callable[..., Any], worker: Kernel) -> Callable[..., TeamKernel]:
+def team_entry(
+    types_of: Callable[..., Any], worker: Kernel, *needs: Any
+) -> Callable[..., TeamKernel]:
     """Make a function a `TeamKernel`.
 
-    Its first argument is the team; `types_of(dtype)` gives the types of the others.
+    Its first argument is the team; `types_of(dtype)` gives the types of the others, `needs` are the
+    pieces that it calls by their symbols.
     """
-    return lambda function: TeamKernel(
-        function, lambda dtype: types.void(TEAM, *types_of(dtype)), worker
-    )
+
+    def decorate(function: Callable[..., Any]) -> TeamKernel:
+        kernel = TeamKernel(function, lambda dtype: types.void(TEAM, *types_of(dtype)), worker)
+        kernel.needs = kernels_of(needs)
+        return kernel
+
+    return decorate

@@ -129,7 +129,7 @@ def output_types(dtype: types.Type) -> list[types.Type]:
 
 @worker(
     lambda dtype: [types.int64, *output_types(dtype), array_out(dtype, 1, "C")],
-    multiply_tiles_of, add_weight_gradient, pack_weights, pack_rows, unpack_rows,
+    multiply_tiles_of, add_weight_gradient, pack_rows, unpack_rows,
 )  # fmt: skip
 def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # type: ignore[no-untyped-def]
     """A group of labelled rows: their part of the loss, of the weight gradients, and `da`."""
@@ -198,7 +198,7 @@ def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     sum_groups(move(sums, n_y * row), size, groups, 1, dby, 0, 1)
 
 
-@team_entry(output_types, output_worker)
+@team_entry(output_types, output_worker, pack_weights)
 def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[no-untyped-def]
     """Gradients of the output layer for the labelled rows; `losses`, one for each group.
 

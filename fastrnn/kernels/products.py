@@ -235,6 +235,10 @@ class Tiles(Kernel):
     piece that a kernel is made of.
     """
 
+    def symbols(self, dtype: types.Float) -> set[str]:
+        """The names that kernels call them by."""
+        return {function.symbol(dtype) for function in _FUNCTIONS}
+
     def compile(self, dtype: np.dtype[Any]) -> Any:
         """Compile the functions for a dtype, or load them."""
         dispatcher = super().compile(dtype)

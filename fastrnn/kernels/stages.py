@@ -27,7 +27,7 @@ PREPARE, STEP, FINISH, PRODUCTS, LAST, DONE = range(6)
 
 
 class Sizes(NamedTuple):
-    """How the work is cut up: a matter of shapes alone."""
+    """How the work is cut up: a matter of shapes and lengths alone."""
 
     blocks: int  #: of samples, each with a time loop of its own; 1: all workers share it
     groups: int  #: sums of weight gradients, each over blocks of its own

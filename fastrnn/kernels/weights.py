@@ -89,8 +89,8 @@ def pack_weights(
             continue
         if tile < whole and matrix.strides[0] == matrix.itemsize:
             stride = matrix.strides[1] // matrix.itemsize
-            tile_at = pointer_to(packed, at)
-            transpose(tile_at, width, pointer_to_entry(matrix, 0, column), stride, width, depth)
+            source = pointer_to_entry(matrix, 0, column)
+            transpose(pointer_to(packed, at), width, source, stride, width, depth)
         else:
             _pack_element_wise(matrix, column, min(width, columns - column), packed, at, padding)
 
@@ -237,7 +237,7 @@ def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any, widt
         if columns == width:
             copy(move(out, k * width), move(weights, k * step), width)
             continue
-        row, values = view(move(out, k * width), width), view(move(weights, k * step), 1)
+        row, values = view(move(out, k * width), width), view(move(weights, k * step), columns)
         for c in range(columns):
             row[c] = values[c]
         for c in range(columns, width):
