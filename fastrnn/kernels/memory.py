@@ -10,7 +10,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from ._jit import inner
 
@@ -79,6 +78,9 @@ def move(typingctx: Any, pointer: Any, count: Any) -> Any:
 @intrinsic
 def view(typingctx: Any, pointer: Any, count: Any) -> Any:
     """The `count` elements at a pointer as an array, which nothing keeps alive."""
+    # Numba has it by now; at import it would take longer than all else here.
+    from numba.np.arrayobj import populate_array
+
     kind = types.Array(pointer.dtype, 1, "C")
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
