@@ -1,7 +1,7 @@
 """A named tuple in memory, handed on by its address.
 
-What the tasks of a pass share is some twenty arrays, weights and numbers, a hundred words in all, and
-is handed on at every call of a stage.
+What the tasks of a pass share is some twenty arrays, weights and numbers, a hundred words in all,
+and is handed on at every call of a stage.
 """
 
 from __future__ import annotations
