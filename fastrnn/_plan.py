@@ -70,7 +70,7 @@ def _sizes(
 class Cut(NamedTuple):
     """What a kernel needs to know of how a batch is cut up."""
 
-    sizes: tuple[int, int, int, int]  #: the `Sizes` of kernels
+    sizes: tuple[int, int, int, int, int]  #: the `Sizes` of kernels
     workers: int  #: how many threads are worth it
     order: NDArray[np.int64]  #: (m,), the samples of each block, longest first
     active: NDArray[np.int64]  #: (blocks * (T + 1),), those of a block that have each step; then 0
@@ -91,10 +91,10 @@ class Ragged:
         """Steps in which any sample is active: the largest length."""
         return int(self.lengths.max(initial=0))
 
-    def cut(self, n_x: int, n_a: int, n_y: int, clear: int, itemsize: int) -> Cut:
+    def cut(self, n_x: int, n_a: int, n_y: int, clear: int, past: int, itemsize: int) -> Cut:
         """Cut the batch up for a pass; one without an output layer, ``n_y`` = 0, is the one back.
 
-        ``clear`` is 1 if the kernel has to clear padded steps.
+        ``clear`` is 1 if the kernel has to clear padded steps, ``past`` if its results are large.
         """
         m, total = len(self.lengths), self.total
         blocks, groups, rows, apart = _sizes(m, total, n_x, n_a, n_y, itemsize)
@@ -103,7 +103,7 @@ class Ragged:
             workers = 1
         else:
             workers = _threads.threads()
-        return Cut((blocks, groups, rows, clear), workers, *self._sorted(blocks, apart))
+        return Cut((blocks, groups, rows, clear, past), workers, *self._sorted(blocks, apart))
 
     def _sorted(self, blocks: int, apart: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order and numbers of active samples; both passes mostly need the same."""

@@ -6,7 +6,6 @@ Letters: ``n_x`` features, ``n_a`` hidden units, ``n_y`` classes, ``m`` samples,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,40 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from fastrnn import _check, _threads
 from fastrnn._conform import Weights
 from fastrnn._plan import Ragged, one_step
+from fastrnn._results import results
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
 from fastrnn.kernels import backward, forward
 
 Caches = tuple[StepCaches, Any, Any]
-
-#: Bytes from which an allocation is fresh memory: the largest threshold of the C library.
-_LAZY_BYTES = 1 << 25
-#: Results as large as that start at a multiple of it: a row of the widest tile.
-_ALIGNMENT = 128
-
-
-def _results(shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[list[Array], int]:
-    """Fortran-ordered results, and 1 if the kernel has to clear their padded steps.
-
-    Large arrays come from the system as zeros, at no cost until they are touched, and start with a
-    cache line.
-    """
-    if max(map(math.prod, shapes)) * dtype.itemsize < _LAZY_BYTES:
-        return [np.empty(shape, dtype, "F") for shape in shapes], 1
-    arrays = []
-    for shape in shapes:
-        size = math.prod(shape)
-        memory = np.zeros(size + _ALIGNMENT // dtype.itemsize, dtype)
-        first = -memory.ctypes.data % _ALIGNMENT // dtype.itemsize
-        arrays.append(memory[first : first + size].reshape(shape, order="F"))
-    return arrays, 0
 
 
 def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[Array, Array]:
     """Allocate the results of a forward pass, and fill them by one call of a kernel."""
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
-    (a, y_pred), clear = _results([(n_a, m, T), (n_y, m, T)], x.dtype)
-    sizes, workers, *rows = plan.cut(n_x, n_a, n_y, clear, x.itemsize)
+    (a, y_pred), clear, past = results([(n_a, m, T), (n_y, m, T)], x.dtype)
+    sizes, workers, *rows = plan.cut(n_x, n_a, n_y, clear, past, x.itemsize)
     batch = x, a0[:, :, np.newaxis], *rows
     _threads.call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
@@ -170,8 +148,8 @@ def _run_backward(
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
     new = np.empty if plan.total else np.zeros  # without a sample there is nothing to write
     dWax, dWaa, dba = (new((n_a, n), a.dtype) for n in (n_x, n_a, 1))
-    (dx,), clear = _results([(n_x, m, T)], a.dtype)
-    sizes, workers, *rows = plan.cut(n_x, n_a, 0, clear, x.itemsize)
+    (dx,), clear, past = results([(n_x, m, T)], a.dtype)
+    sizes, workers, *rows = plan.cut(n_x, n_a, 0, clear, past, x.itemsize)
     batch = x, a0[:, :, np.newaxis], *rows
     outputs = dx, da0, dWax, dWaa, dba
     _threads.call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)

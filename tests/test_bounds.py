@@ -126,8 +126,11 @@ GUARDED = f"""if True:
 {CALLS.removeprefix("if True:")}
     serial, parallel = guards.calls, int(sys.argv[2])
     call_all(SHAPES + [*LARGE] * parallel, ["full", "some_zero"], ["float32", "float64"])
-    fastrnn.rnn._LAZY_BYTES = 0  # results past the caches
+    fastrnn._results._LARGE_BYTES = 0  # results past the caches, fresh and used
     call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
+    fastrnn._results._SMALLEST = 1
+    call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
+    assert fastrnn._results._idle
     print(guards.calls, guards.workspaces)
 """
 

@@ -283,17 +283,18 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         sums_dWax = pointer_to_entry(dWax, 0, 0)
     if size_dWaa == 0:
         sums_dWaa = pointer_to_entry(dWaa, 0, 0)
+    reach_dx = reach_to_write(dx, sizes)
     job = hold(Backward(
         x, a0, order, active, a, da, dx, da0,
         to_x, to_a, pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
-        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a),
-        reach_to_write(dx, sizes), stride, width,
+        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
+        width,
     ))  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
     summing = done + (CLEARINGS if sizes.clear else 0)  # first task that waits for those before
     while ticket < summing:
-        clear_padding(dx, order, active, sizes.blocks, ticket - done)
+        clear_padding(dx, order, active, sizes.blocks, ticket - done, reach_dx)
         ticket = take(counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width
     while ticket < summing + workers:

@@ -7,7 +7,7 @@ from typing import Any
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
-from .memory import FAR, move, pointer_into, view
+from .memory import FAR, PAST, copy_lines, move, on_stack, pointer_into, view
 from .panels import (
     add_outer,
     lanes_at,
@@ -104,15 +104,20 @@ CLEARINGS = 8
 
 
 @inner
-def clear_padding(target: Any, order: Any, active: Any, blocks: int, part: int) -> None:
+def clear_padding(target: Any, order: Any, active: Any, blocks: int, part: int, reach: int) -> None:
     """Set Fortran-ordered `target` (n, m, T) to 0 where samples have ended, at a part of steps."""
     columns, m, T = target.shape
+    zeros = on_stack(pointer_into(target, 0, 0, 0), PANEL)
+    clear_row(zeros, PANEL)
     for turn in range(part, blocks * T, CLEARINGS):
         t, b = turn // blocks, turn % blocks
         for i in range(m * b // blocks + active[(T + 1) * b + t], m * (b + 1) // blocks):
             for first in range(0, columns, PANEL):
                 out = pointer_into(target, first, order[i], t)
-                clear_row(out, columns - first)
+                if reach == PAST and first + PANEL <= columns:
+                    copy_lines(out, zeros, PANEL)
+                else:
+                    clear_row(out, columns - first)
 
 
 @inner

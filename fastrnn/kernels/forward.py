@@ -219,17 +219,18 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
         end(counters)
         ticket = take(counters)
+    reach_a, reach_y = reach_to_write(a, sizes), reach_to_write(y_pred, sizes)
     job = hold(Forward(
         x, a0, order, active, a, y_pred,
         in_x, in_a, in_y,
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        reach_to_write(a, sizes), reach_to_write(y_pred, sizes), stride, width,
+        reach_a, reach_y, stride, width,
     ))  # fmt: skip
     done, ticket = share_forward(job, sizes, 0, workers, workers, ticket, counters)
     while sizes.clear and ticket < done + CLEARINGS:
-        clear_padding(a, order, active, sizes.blocks, ticket - done)
-        clear_padding(y_pred, order, active, sizes.blocks, ticket - done)
+        clear_padding(a, order, active, sizes.blocks, ticket - done, reach_a)
+        clear_padding(y_pred, order, active, sizes.blocks, ticket - done, reach_y)
         ticket = take(counters)
 
 

@@ -220,11 +220,11 @@ def reach_to_read(array: Any) -> int:
 def reach_to_write(array: Any, sizes: Any) -> int:
     """How to write rows of `array` (n, m, T).
 
-    `PAST` the caches if the results of the call are large, and the rows start cache lines.
+    `PAST` the caches if the results of the call are large, and its rows start cache lines.
     """
     row = array.shape[0] * array.itemsize
     aligned = (_address(pointer_into(array, 0, 0, 0)) | row) % CACHE_LINE == 0
-    return PAST if aligned and not sizes.clear else reach_to_read(array)
+    return PAST if aligned and sizes.past else reach_to_read(array)
 
 
 @intrinsic

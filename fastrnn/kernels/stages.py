@@ -33,6 +33,7 @@ class Sizes(NamedTuple):
     groups: int  #: sums of weight gradients, each over blocks of its own
     capacity: int  #: rows of a chunk, at least the samples of a block
     clear: int  #: 1: results hold anything yet, and are set to 0 at padded steps
+    past: int  #: 1: results are large, and are written past the caches
 
 
 class Block(NamedTuple):
@@ -139,7 +140,7 @@ def batch_types(dtype: types.Type) -> list[types.Type]:
     """Types of `sizes` and of `batch`: x, a0 as (n_a, m, 1), order, active."""
     vector = array_in(types.int64, 1)
     return [
-        types.UniTuple(types.int64, 4),
+        types.UniTuple(types.int64, len(Sizes._fields)),
         types.Tuple([array_in(dtype, 3), array_in(dtype, 3), vector, vector]),
     ]
 

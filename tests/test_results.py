@@ -1,0 +1,160 @@
+"""Results whose memory is used again: never while anybody can see it, and never as it was left."""
+
+import gc
+import mmap
+import threading
+
+import numpy as np
+import pytest
+from numpy.random import default_rng as rng
+from strategies import make_batch, make_cotangent
+
+import fastrnn
+from fastrnn import _results
+
+keeps = pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="nothing is kept")
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def nothing_idle():
+    gc.collect()
+    _results._idle.clear()
+    yield
+    _results._idle.clear()
+
+
+def result(mebibytes, columns=4):
+    """One large result; whether it has to be cleared; whether it goes past the caches."""
+    shape = columns, 1, mebibytes * MIB // 4 // columns
+    (array,), clear, past = _results.results([shape], np.dtype(np.float32))
+    assert array.shape == shape
+    assert array.flags.f_contiguous
+    assert array.ctypes.data % 128 == 0
+    return array, clear, past
+
+
+def test_small_results_are_plain_arrays():
+    (array,), clear, past = _results.results([(3, 5, 2)], np.dtype(np.float64))
+    assert (clear, past) == (1, 0)
+    assert array.base is None
+    assert array.flags.f_contiguous
+
+
+def test_fresh_memory_is_zero():
+    array, clear, past = result(40)
+    assert (clear, past) == (0, 1)
+    assert not array.any()
+
+
+@keeps
+def test_memory_is_used_again_once_nobody_sees_it():
+    array, _, _ = result(40)
+    address = array.ctypes.data
+    array[:] = 7
+    part = array[1:, 0, ::3].T  # a view of a view keeps it
+    del array
+    other, clear, _ = result(40)
+    assert clear == 0
+    assert other.ctypes.data != address
+    other[:] = 1
+    assert (part == 7).all()
+    del part
+    again, clear, _ = result(40)
+    assert clear == 1
+    assert again.ctypes.data == address
+
+
+@keeps
+def test_a_result_takes_memory_of_up_to_twice_its_size():
+    address = result(80)[0].ctypes.data
+    assert result(39)[1] == 0
+    assert result(81)[1] == 0
+    array, clear, _ = result(41)
+    assert clear == 1
+    assert array.ctypes.data == address
+
+
+@keeps
+def test_few_are_kept_and_none_of_many_bytes():
+    arrays = [result(33)[0] for _ in range(2 * _results._IDLE)]
+    arrays.append(result(2 * (_results._LARGEST // MIB))[0])
+    arrays.clear()
+    assert len(_results._idle) == _results._IDLE
+
+
+@keeps
+def test_a_small_result_beside_a_large_one_is_not_kept():
+    shapes = [(4, 1, 40 * MIB // 16), (1, 1, 10)]
+    arrays, clear, past = _results.results(shapes, np.dtype(np.float32))
+    assert [array.shape for array in arrays] == shapes
+    assert (clear, past) == (0, 1)
+    arrays.clear()
+    assert len(_results._idle) == 1
+
+
+@keeps
+def test_memory_that_cannot_be_mapped(monkeypatch):
+    """What is idle goes, and NumPy's allocation comes instead."""
+    result(40)
+    assert _results._idle
+
+    def no_memory(*arguments, **options):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", no_memory)
+    array, clear, _ = result(90)
+    assert clear == 0
+    assert not array.any()
+    assert not _results._idle
+
+
+@keeps
+def test_a_system_that_does_not_know_the_advice_keeps_nothing(monkeypatch):
+    monkeypatch.setattr(mmap, "MADV_FREE", 12345)
+    result(40)
+    assert not _results._idle
+
+
+@keeps
+def test_threads_never_share_memory():
+    failures = []
+
+    def work(number):
+        for turn in range(40):
+            array, _, _ = result(33)
+            marks = array[:, 0, :: 1 << 18]
+            marks[:] = mark = 1000 * number + turn
+            if not (marks == mark).all():
+                failures.append(mark)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(_results._idle) <= _results._IDLE
+
+
+@keeps
+@pytest.mark.parametrize("n", [16, 21])  # rows that start cache lines, and that do not
+@pytest.mark.parametrize("lengths", ["full", "some_zero"])
+def test_a_pass_into_used_memory_has_the_same_bits(monkeypatch, n, lengths):
+    batch = make_batch(rng(0), n, n, 5, 300, 9, "float32", lengths)
+    da = make_cotangent(rng(1), batch)
+
+    def run():
+        a, y_pred, caches = fastrnn.rnn_forward(*batch)
+        return {"a": a, "y_pred": y_pred, **fastrnn.rnn_backward(da, caches)}
+
+    expected = {key: value.copy() for key, value in run().items()}
+    monkeypatch.setattr(_results, "_LARGE_BYTES", 1)
+    monkeypatch.setattr(_results, "_SMALLEST", 1)
+    for turn in range(3):
+        assert len(_results._idle) == (3 if turn else 0)
+        got = run()
+        for key in expected:
+            assert got[key].tobytes() == expected[key].tobytes(), key
+            got[key].fill(np.nan)  # which the next turn finds there
+        del got
