@@ -1,10 +1,10 @@
-"""Memory of the results of a pass. That of large ones is used again when nobody needs it any more.
+"""Memory of results. That of large ones is used again when nobody needs it any more.
 
-The C library maps allocations of 32 MiB and more anew each time, and the system clears their pages
-as they are first written. At (128, 128, m 4096, T 50) that was a quarter of the time of a forward
-pass. So such memory is mapped here, and a few mappings are kept when they have become idle. The
-system is told that their contents may go: when it is short of memory it takes the pages, and puts
-empty ones in their place.
+The C library maps allocations of 32 MiB and more anew each time, gives back what smaller ones leave
+free, and the system clears pages as they are first written. At (128, 128, m 4096, T 50) that was a
+quarter of the time of a forward pass. So such memory is mapped here, and some mappings are kept
+when they have become idle. The system is told that their contents may go: when it is short of
+memory it takes the pages, and puts empty ones in their place.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import mmap
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Bytes from which a result counts as large: the C library's largest threshold for a mapping.
+#: Bytes from which results are written past the caches.
 _LARGE_BYTES = 1 << 25
-#: Large results start at a multiple of it: a row of the widest tile.
+#: Results of a call that writes so start at a multiple of it: a row of the widest tile.
 _ALIGNMENT = 128
 #: Bytes of a mapping that is worth being kept: of large pages, and not so large that to keep it
 #: would be felt.
 _SMALLEST, _LARGEST = 1 << 22, 1 << 28
-#: Mappings kept while idle: more than a step of training makes.
-_IDLE = 4
+#: Mappings kept while idle, and bytes of all of them: what a step or two of training make.
+_IDLE, _IDLE_BYTES = 8, 1 << 30
 
 _idle: deque[mmap.mmap] = deque(maxlen=_IDLE)
 _can_keep = hasattr(mmap, "MADV_FREE")
@@ -43,14 +43,19 @@ class _Lease:
 
 
 def _give_back(memory: mmap.mmap) -> None:
-    """Keep a mapping; the oldest one makes room for it."""
-    with contextlib.suppress(OSError):  # a system that does not know the advice keeps nothing
+    """Keep a mapping; the oldest ones make room for it."""
+    try:
         memory.madvise(mmap.MADV_FREE)
-        _idle.append(memory)
+    except OSError:  # the system does not know the advice
+        return
+    _idle.append(memory)
+    with contextlib.suppress(IndexError):  # another thread has taken the last one
+        while sum(map(len, _idle.copy())) > _IDLE_BYTES:
+            _idle.popleft()
 
 
 def _take(size: int) -> mmap.mmap | None:
-    """An idle mapping of `size` bytes or up to twice as many, if there is one.
+    """An idle mapping of `size` bytes or up to a half more, if there is one.
 
     It takes no lock, as leases end in any thread and at any time.
     """
@@ -59,7 +64,7 @@ def _take(size: int) -> mmap.mmap | None:
             memory = _idle.popleft()
         except IndexError:
             break
-        if size <= len(memory) <= 2 * size:
+        if size <= len(memory) <= size + size // 2:
             return memory
         _idle.append(memory)
     return None
@@ -74,22 +79,31 @@ def _map(size: int) -> mmap.mmap:
     return memory
 
 
-def _kept(size: int) -> tuple[NDArray[np.uint8], bool]:
-    """`_bytes` that are kept when they are idle."""
-    used = _take(size)
-    return np.asarray(_Lease(used or _map(size)))[:size], used is not None
+def _kept(size: int) -> tuple[NDArray[np.uint8], bool] | None:
+    """Memory that is kept when idle, and whether it has been used; None if it has to be NumPy's."""
+    if not _can_keep or not _SMALLEST <= size <= _LARGEST:
+        return None
+    try:
+        used = _take(size)
+        return np.asarray(_Lease(used or _map(size)))[:size], used is not None
+    except OSError:  # no memory is left: what is idle can go
+        _idle.clear()
+        return None
 
 
-def _bytes(size: int) -> tuple[NDArray[np.uint8], bool]:
-    """Aligned memory, and whether it may hold anything but 0."""
-    if _can_keep and _SMALLEST <= size <= _LARGEST:
-        try:
-            return _kept(size)
-        except OSError:  # none is left: what is idle can go, and else NumPy says what is missing
-            _idle.clear()
+def _zeros(size: int) -> NDArray[np.uint8]:
+    """Aligned memory, all 0."""
     memory = np.zeros(size + _ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % _ALIGNMENT
-    return memory[first : first + size], False
+    return memory[first : first + size]
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]) -> NDArray[Any]:
+    """An array that holds anything, as `numpy.empty` makes it."""
+    kept = _kept(math.prod(shape) * dtype.itemsize)
+    if kept is None:
+        return np.empty(shape, dtype, order)
+    return kept[0].view(dtype).reshape(shape, order=order)
 
 
 def results(
@@ -102,10 +116,10 @@ def results(
     """
     sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
     if max(sizes) < _LARGE_BYTES:
-        return [np.empty(shape, dtype, "F") for shape in shapes], 1, 0
+        return [empty(shape, dtype, "F") for shape in shapes], 1, 0
     arrays, clear = [], 0
     for shape, size in zip(shapes, sizes, strict=True):
-        memory, used = _bytes(size)
+        memory, used = _kept(size) or (_zeros(size), False)
         arrays.append(memory.view(dtype).reshape(shape, order="F"))
         clear |= used
     return arrays, clear, 1

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastrnn import _check, _threads
 from fastrnn._conform import Weights
 from fastrnn._plan import Ragged, one_step
-from fastrnn._results import results
+from fastrnn._results import empty, results
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
 from fastrnn.kernels import backward, forward
 
@@ -146,8 +146,10 @@ def _run_backward(
     if a.strides[0] != a.itemsize:  # a copy may have come in another order
         a = np.asfortranarray(a)
     da0 = np.zeros((n_a, m, 1), a.dtype, order="F")
-    new = np.empty if plan.total else np.zeros  # without a sample there is nothing to write
-    dWax, dWaa, dba = (new((n_a, n), a.dtype) for n in (n_x, n_a, 1))
+    dWax, dWaa, dba = weight_gradients = [empty((n_a, n), a.dtype, "C") for n in (n_x, n_a, 1)]
+    if not plan.total:  # without a sample there is nothing to add up
+        for gradient in weight_gradients:
+            gradient.fill(0)
     (dx,), clear, past = results([(n_x, m, T)], a.dtype)
     sizes, workers, *rows = plan.cut(n_x, n_a, 0, clear, past, x.itemsize)
     batch = x, a0[:, :, np.newaxis], *rows

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check
+from fastrnn._results import empty
 
 
 def pad_sequences(
@@ -61,9 +62,10 @@ def pad_sequences(
         sequences, max_len, padding_value
     )
     shape = (arrays[0].shape[0], len(arrays), steps)
+    padded_x = empty(shape, dtype, "F")
     # A padding value that float32 cannot hold becomes infinite, and needs no warning.
     with np.errstate(over="ignore"):
-        padded_x = np.full(shape, value, dtype, order="F")
+        padded_x.fill(value)
     for i, (array, length) in enumerate(zip(arrays, seq_lengths, strict=True)):
         padded_x[:, i, :length] = array
     return padded_x, seq_lengths

@@ -79,7 +79,7 @@ def test_results_past_the_caches_have_the_same_bits(units, dtype, monkeypatch):
     batch = make_batch(rng(0), units, units, 33, 65, 9, dtype, "some_zero")
     da = make_cotangent(rng(1), batch)
     ref = run(fastrnn, batch, da)
-    monkeypatch.setattr("fastrnn.rnn._LAZY_BYTES", 0)
+    monkeypatch.setattr("fastrnn._results._LARGE_BYTES", 0)
     comp = run(fastrnn, batch, da)
     for name in ref:
         assert_array_equal(comp[name], ref[name], strict=True, err_msg=name)
