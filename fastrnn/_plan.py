@@ -70,7 +70,7 @@ def _sizes(
 class Cut(NamedTuple):
     """What a kernel needs to know of how a batch is cut up."""
 
-    sizes: tuple[int, int, int, int, int]  #: the `Sizes` of kernels
+    sizes: tuple[int, ...]  #: the `Sizes` of kernels
     workers: int  #: how many threads are worth it
     order: NDArray[np.int64]  #: (m,), the samples of each block, longest first
     active: NDArray[np.int64]  #: (blocks * (T + 1),), those of a block that have each step; then 0
@@ -103,7 +103,8 @@ class Ragged:
             workers = 1
         else:
             workers = _threads.threads()
-        return Cut((blocks, groups, rows, clear, past), workers, *self._sorted(blocks, apart))
+        sizes = blocks, groups, rows, clear, past, apart
+        return Cut(sizes, workers, *self._sorted(blocks, apart))
 
     def _sorted(self, blocks: int, apart: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order and numbers of active samples; both passes mostly need the same."""

@@ -214,6 +214,25 @@ def test_memory_orders(T, n_a, order, dtype):
     assert all(array.flags.writeable for array in comp.values())
 
 
+@pytest.mark.parametrize("order", ["C", "sliced", "negative"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("T", [1, 16, 37])
+def test_blocks_that_are_staged(T, dtype, order):
+    """Many samples in C order, each of which is transposed as a whole."""
+    batch = make_batch(rng(0), 21, 37, 5, 150, T, dtype, "some_zero")
+    batch = batch._replace(x=poison_padding(batch.x, batch.seq_lengths))
+    da = poison_padding(make_cotangent(rng(1), batch), batch.seq_lengths)
+    ref = run(fastrnn, batch.in_order("F"), MEMORY_ORDERS["F"](da))
+    comp = run(fastrnn, batch.in_order(order), MEMORY_ORDERS[order](da))
+    assert_equal(comp, ref)
+
+
+def test_a_block_too_large_to_be_staged():
+    batch = make_batch(rng(0), 128, 16, 3, 80, 2000, np.float32, np.arange(80) % 9)
+    da = make_cotangent(rng(1), batch)
+    assert_equal(run(fastrnn, batch, da), run(fastrnn, batch.in_order("F"), da))
+
+
 def test_backward_leaves_the_results_of_forward_alone():
     batch = ragged_batch()
     outputs = fastrnn.rnn_forward(*batch)

@@ -26,6 +26,7 @@ from .chunk import (
     pack_chunk,
     share_of,
     side_of,
+    staged_size,
     stepping,
     sum_groups,
     unpack_chunk,
@@ -76,6 +77,9 @@ class Backward(NamedTuple):
     zeros: Any  #: for sums that start from nothing
     dz: Any  #: two buffers of panels
     rows: Any  #: panels of `x[t]`, then of `a[t-1]`
+    staged: Any
+    room_da: int  #: elements of `da` in `staged`; 0: it is read as it lies
+    room_x: int  #: elements of `x` behind them, likewise
     dba: Any  #: sums of the first group, all in rows filled up to whole tiles
     dWax: Any
     dWaa: Any
@@ -93,7 +97,8 @@ def gather_gradients(job: Backward, block: Block, stage: Stage, part: int, parts
     first, last = share_of(stage.rows, part, parts)
     dz = side_of(job.dz, stage.side, job.a.shape[0], job.stride)
     pack_chunk(
-        job.da, job.da, 0, job.order, job.active, block, stage, first, last, dz, job.stride
+        job.da, job.da, 0, job.order, job.active, block, stage, first, last, dz, job.stride,
+        job.staged, job.room_da,
     )  # fmt: skip
 
 
@@ -120,11 +125,13 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
         job.rows, stride, job.order, job.active, block, stage, first, last, job.dx, job.reach_dx
     )
     pack_chunk(
-        job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.rows, stride
+        job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.rows, stride,
+        move(job.staged, job.room_da), job.room_x,
     )  # fmt: skip
     states = move(job.rows, panels_of(n_x) * stride)
     pack_chunk(
-        job.a, job.a0, 1, job.order, job.active, block, stage, first, last, states, stride
+        job.a, job.a0, 1, job.order, job.active, block, stage, first, last, states, stride,
+        states, 0,
     )  # fmt: skip
 
 
@@ -217,7 +224,7 @@ def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, i
 
 @inner
 def backward_sizes(
-    Wax: Any, Waa: Any, active: Any, sizes: Any, width: int, stride: int
+    Wax: Any, Waa: Any, active: Any, sizes: Any, width: int, stride: int, room: int
 ) -> tuple[int, int, int, int]:
     """Elements of the copies of `Wax` and `Waa`, of zeros, and of one block's buffers."""
     n_a, n_x = Wax.shape
@@ -226,7 +233,7 @@ def backward_sizes(
         copied_size(Wax, rows_lie(Wax, few_rows(active, sizes)), width),
         copied_size(Waa, rows_lie(Waa, few_steps(active, sizes)), width),
         panels * PANEL,
-        (2 * panels_of(n_a) + panels) * stride,
+        (2 * panels_of(n_a) + panels) * stride + room,
     )
 
 
@@ -255,7 +262,10 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     dx, da0, dWax, dWaa, dba = outputs
     n_x, n_a, width = x.shape[0], a.shape[0], width_of(dx)
     stride = (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(Wax, Waa, active, sizes, width, stride)
+    room_da, room_x = staged_size(da, sizes), staged_size(x, sizes)
+    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(
+        Wax, Waa, active, sizes, width, stride, room_da + room_x
+    )
     size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
     size_sums = size_dba + size_dWax + size_dWaa
     one_group = sizes.groups == 1
@@ -266,6 +276,8 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     at_dz = at_sums + sizes.groups * size_sums
     if sizes.blocks > 1:
         at_dz += number * scratch
+    at_rows = at_dz + 2 * panels_of(n_a) * stride
+    at_staged = at_rows + (panels_of(n_x) + panels_of(n_a)) * stride
     to_x = weights_by_rows(Wax, few_rows(active, sizes), work, at_Wax)
     to_a = weights_by_rows(Waa, few_steps(active, sizes), work, at_Waa)
     ticket = take(counters)
@@ -287,7 +299,8 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     job = hold(Backward(
         x, a0, order, active, a, da, dx, da0,
         to_x, to_a, pointer_to(work, at_zeros),
-        pointer_to(work, at_dz), pointer_to(work, at_dz + 2 * panels_of(n_a) * stride),
+        pointer_to(work, at_dz), pointer_to(work, at_rows), pointer_to(work, at_staged), room_da,
+        room_x,
         sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
         width,
     ))  # fmt: skip
@@ -309,12 +322,16 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
 
 
 @allocating
-def backward_work(workers: int, sizes: Any, active: Any, parameters: Any) -> Any:
+def backward_work(workers: int, sizes: Any, batch: Any, parameters: Any, da: Any) -> Any:
     """Workspace of a backward pass."""
+    x, _, _, active = batch
     Wax, Waa = parameters
     n_a, n_x = Wax.shape
     width, stride = width_of(Wax), (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(Wax, Waa, active, sizes, width, stride)
+    room = staged_size(da, sizes) + staged_size(x, sizes)
+    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(
+        Wax, Waa, active, sizes, width, stride, room
+    )
     size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
     size = size_Wax + size_Waa + size_zeros
     size += sizes.groups * (size_dba + size_dWax + size_dWaa)
@@ -327,6 +344,6 @@ def backward_work(workers: int, sizes: Any, active: Any, parameters: Any) -> Any
 @team_entry(backward_types, backward_worker)
 def backward(team, sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
     """The backward pass; bit for bit the same for every number of workers."""
-    work = backward_work(team[0], Sizes(*sizes), batch[3], parameters)
+    work = backward_work(team[0], Sizes(*sizes), batch, parameters, states[1])
     counters = np.zeros(COUNTERS, np.int64)
     run_team(team, (team[0], sizes, batch, parameters, states, outputs, work, counters))

@@ -7,7 +7,7 @@ from typing import Any
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
-from .memory import FAR, PAST, copy_lines, move, on_stack, pointer_into, view
+from .memory import FAR, PAST, by_sample, copy_lines, move, on_stack, pointer_into, view
 from .panels import (
     add_outer,
     lanes_at,
@@ -22,10 +22,14 @@ from .parts import clear_row
 from .products import tiles
 from .stages import WHERE, Block, Stage, rows_at, step_of
 from .tile import PANEL, TILE
+from .transposition import transpose
 from .weights import Weights, multiply_column, weights_type
 
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
+
+#: Bytes of a block that is staged: it is read again soon.
+STAGED_BYTES = 1 << 24
 
 #: Rows of a step whose states stay there in whole.
 NEAR_ROWS = 64
@@ -43,23 +47,60 @@ def side_of(panels: Any, side: int, columns: int, stride: int) -> Any:
     return move(panels, side * panels_of(columns) * stride)
 
 
+@inner
+def staged_size(array: Any, sizes: Any) -> int:
+    """Elements of the samples of a block, if they are to be staged, and else 0.
+
+    In C order (n, m, T) a row takes a number from each of `n` cache lines, and the rows of the next
+    chunk take others from the same lines, which have left the second cache level by then if they
+    are a multiple of a large power of two apart. So a block is transposed as a whole before.
+    """
+    n, m, T = array.shape
+    size = (m + sizes.blocks - 1) // sizes.blocks * T * n
+    in_steps = array.strides[2] == array.itemsize != array.strides[0]
+    whole = array.strides[0] % array.itemsize == 0
+    fits = size * array.itemsize <= STAGED_BYTES
+    return size if sizes.apart and in_steps and whole and fits else 0
+
+
+@inner
+def _stage(array: Any, order: Any, active: Any, block: Block, staged: Any) -> None:
+    """Copy the samples of a block to `staged`: each as its steps, and each of these contiguous."""
+    n, _, T = array.shape
+    lanes, steps = lanes_at(staged), block.steps
+    for i in range(active[block.at]):
+        while active[block.at + steps - 1] <= i:
+            steps -= 1
+        sample = order[block.lo + i]
+        transpose(
+            move(staged, (sample - block.lo) * T * n), n, pointer_into(array, 0, sample, 0),
+            array.strides[0] // array.itemsize, n, min((steps + lanes - 1) // lanes * lanes, T),
+        )  # fmt: skip
+
+
 def _pack_chunk_type(dtype: types.Type) -> types.Type:
-    index = types.int64
+    index, pointer = types.int64, types.CPointer(dtype)
     array, numbers = array_in(dtype, 3), array_in(index, 1)
     return types.void(
-        array, array, index, numbers, numbers, *WHERE, index, index, types.CPointer(dtype), index
+        array, array, index, numbers, numbers, *WHERE, index, index, pointer, index, pointer, index
     )
 
 
-@shared(_pack_chunk_type, pack_rows)
+@shared(_pack_chunk_type, pack_rows, transpose)
 def pack_chunk(
     source: Any, a0: Any, shift: int, order: Any, active: Any, block: Block, stage: Stage,
-    first: int, last: int, panels: Any, stride: int,
+    first: int, last: int, panels: Any, stride: int, staged: Any, room: int,
 ) -> None:  # fmt: skip
     """Rows `first` to `last` of a chunk; from `source` (n, m, T), those of step `t - shift`.
 
-    With a shift of 1 the step before the first is `a0` (n, m, 1).
+    With a shift of 1 the step before the first is `a0` (n, m, 1). If there is `room`, the first
+    chunk brings the block to `staged`, from where all take it.
     """
+    if room:
+        if stage.begin == 0:
+            _stage(source, order, active, block, staged)
+        n, _, T = source.shape
+        source = by_sample(source, move(staged, -block.lo * T * n))
     row = 0
     for turn in range(stage.begin, stage.end):
         rows = rows_at(block, active, turn)

@@ -28,6 +28,7 @@ from .chunk import (
     pack_chunk,
     share_of,
     side_of,
+    staged_size,
     stepping,
     unpack_chunk,
 )
@@ -75,6 +76,8 @@ class Forward(NamedTuple):
     states: Any  #: two buffers of panels
     inputs: Any
     logits: Any
+    staged: Any
+    room: int  #: elements of `staged`; 0: `x` is read as it lies
     reach_a: int  #: how `a` is written
     reach_y: int
     stride: int  #: elements between panels
@@ -93,8 +96,9 @@ def project_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: i
     n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
     first, last = share_of(stage.rows, part, parts)
     pack_chunk(
-        job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.inputs, stride
-    )
+        job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.inputs, stride,
+        job.staged, job.room,
+    )  # fmt: skip
     if not is_one_step(stage):
         states = side_of(job.states, stage.side, n_a, stride)
         multiply_rows_of(
@@ -167,9 +171,9 @@ def forward_sizes(
 
 
 @inner
-def forward_scratch(n_x: int, n_a: int, n_y: int, stride: int) -> int:
+def forward_scratch(n_x: int, n_a: int, n_y: int, stride: int, room: int) -> int:
     """Elements of the buffers of one block."""
-    return (2 * panels_of(n_a) + panels_of(n_x) + panels_of(n_y)) * stride
+    return (2 * panels_of(n_a) + panels_of(n_x) + panels_of(n_y)) * stride + room
 
 
 def forward_types(dtype: types.Type) -> list[types.Type]:
@@ -202,10 +206,12 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     at_ba = at_Wya + size_Wya
     at_by = at_ba + tiles * width
     at_states = at_by + classes * width
+    room = staged_size(x, sizes)
     if sizes.blocks > 1:
-        at_states += number * forward_scratch(n_x, n_a, n_y, stride)
+        at_states += number * forward_scratch(n_x, n_a, n_y, stride, room)
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
+    at_staged = at_logits + panels_of(n_y) * stride
     few_x, few_a = go_by_columns(n_a, active, sizes)
     in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
     in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
@@ -225,7 +231,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         in_x, in_a, in_y,
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        reach_a, reach_y, stride, width,
+        pointer_to(work, at_staged), room, reach_a, reach_y, stride, width,
     ))  # fmt: skip
     done, ticket = share_forward(job, sizes, 0, workers, workers, ticket, counters)
     while sizes.clear and ticket < done + CLEARINGS:
@@ -243,7 +249,8 @@ def forward_work(workers: int, sizes: Any, batch: Any, parameters: Any, outputs:
     n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
     size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, active, sizes, width)
     biases = (tiles_of(n_a, width) + tiles_of(n_y, width)) * width
-    scratch = forward_scratch(n_x, n_a, n_y, (sizes.capacity + 1) * PANEL)
+    stride, room = (sizes.capacity + 1) * PANEL, staged_size(x, sizes)
+    scratch = forward_scratch(n_x, n_a, n_y, stride, room)
     sets = workers if sizes.blocks > 1 else 1
     size = size_Wax + size_Waa + size_Wya + biases + sets * scratch
     work = np.empty(size + CACHE_LINE // a.itemsize, a.dtype)

@@ -95,6 +95,23 @@ def view(typingctx: Any, pointer: Any, count: Any) -> Any:
 
 
 @intrinsic
+def by_sample(typingctx: Any, array: Any, pointer: Any) -> Any:
+    """An array of the shape of `array` (n, m, T) at a pointer: sample by sample, each (T, n)."""
+    from numba.np.arrayobj import populate_array
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        old = context.make_array(array)(context, builder, arguments[0])
+        new = context.make_array(array)(context, builder)
+        n, _, steps = cgutils.unpack_tuple(builder, old.shape, 3)
+        column = builder.mul(n, old.itemsize)
+        strides = [old.itemsize, builder.mul(steps, column), column]
+        populate_array(new, arguments[1], old.shape, strides, old.itemsize, meminfo=None)
+        return new._getvalue()
+
+    return array(array, pointer), codegen
+
+
+@intrinsic
 def copy(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
     """Copy `count` elements from one pointer to another."""
 

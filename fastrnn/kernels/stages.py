@@ -34,6 +34,7 @@ class Sizes(NamedTuple):
     capacity: int  #: rows of a chunk, at least the samples of a block
     clear: int  #: 1: results hold anything yet, and are set to 0 at padded steps
     past: int  #: 1: results are large, and are written past the caches
+    apart: int  #: 1: the samples of a block follow each other in memory
 
 
 class Block(NamedTuple):
