@@ -46,7 +46,7 @@ from .memory import (
     reach_to_write,
     view,
 )
-from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_of
+from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_at, width_of
 from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
@@ -88,7 +88,6 @@ class Backward(NamedTuple):
     reach_a: int  #: how `a` is read
     reach_dx: int  #: how `dx` is written
     stride: int
-    width: int
 
 
 @inner
@@ -119,7 +118,7 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
     first, last = share_of(stage.rows, part, parts)
     dz = side_of(job.dz, stage.side, n_a, stride)
     multiply_rows_of(
-        first, last, n_a, dz, job.Wax, job.zeros, n_x, job.rows, stride, job.width
+        first, last, n_a, dz, job.Wax, job.zeros, n_x, job.rows, stride
     )  # fmt: skip
     unpack_chunk(
         job.rows, stride, job.order, job.active, block, stage, first, last, job.dx, job.reach_dx
@@ -136,10 +135,9 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
 
 
 @inner
-def add_bias_gradient(
-    rows: int, dz: Any, stride: int, first: int, last: int, out: Any, width: int
-) -> None:
+def add_bias_gradient(rows: int, dz: Any, stride: int, first: int, last: int, out: Any) -> None:
     """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles."""
+    width = width_at(dz)
     for column in range(first, last, width):
         total = view(move(out, column), width)
         chunk = view(tile_at(dz, stride, stride // PANEL - 1, column), width)
@@ -156,7 +154,7 @@ def add_bias_gradient(
 @inner
 def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """PRODUCTS: the chunk's `dz[t]' x[t]`, `dz[t]' a[t-1]` and sum of `dz[t]`."""
-    n_x, n_a, width, stride = job.x.shape[0], job.a.shape[0], job.width, job.stride
+    n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
     dz = side_of(job.dz, stage.side, n_a, stride)
     states = move(job.rows, panels_of(n_x) * stride)
     first, last = share_of(panels_of(n_a), part, parts)
@@ -171,7 +169,7 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
         move(job.dWaa, sums),
     )  # fmt: skip
     add_bias_gradient(
-        stage.rows, dz, stride, first * PANEL, last * PANEL, move(job.dba, sums), width
+        stage.rows, dz, stride, first * PANEL, last * PANEL, move(job.dba, sums)
     )  # fmt: skip
 
 
@@ -183,7 +181,7 @@ def first_state_gradient(job: Backward, block: Block, stage: Stage, part: int, p
     dz = move(side_of(job.dz, stage.side, n_a, stride), stage.row * PANEL)
     out = side_of(job.dz, 1 - stage.side, n_a, stride)
     multiply_rows_of(
-        first, last, n_a, dz, job.Waa, job.zeros, n_a, out, stride, job.width
+        first, last, n_a, dz, job.Waa, job.zeros, n_a, out, stride
     )  # fmt: skip
     unpack_rows(out, stride, first, job.da0, 0, job.order, block.lo + first, block.lo + last, NEAR)
 
@@ -302,7 +300,6 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         pointer_to(work, at_dz), pointer_to(work, at_rows), pointer_to(work, at_staged), room_da,
         room_x,
         sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
-        width,
     ))  # fmt: skip
     done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
     summing = done + (CLEARINGS if sizes.clear else 0)  # first task that waits for those before

@@ -17,11 +17,12 @@ from .panels import (
     tile_at,
     tiles_of,
     unpack_rows,
+    width_at,
 )
 from .parts import clear_row
 from .products import tiles
 from .stages import WHERE, Block, Stage, rows_at, step_of
-from .tile import PANEL, TILE
+from .tile import PANEL
 from .transposition import transpose
 from .weights import Weights, multiply_column, weights_type
 
@@ -164,29 +165,28 @@ def clear_padding(target: Any, order: Any, active: Any, blocks: int, part: int, 
 @inner
 def multiply_rows_of(
     first: int, last: int, depth: int, left: Any, weights: Weights, bias: Any, columns: int,
-    out: Any, stride: int, width: int,
+    out: Any, stride: int,
 ) -> None:  # fmt: skip
     """Rows `first` to `last` of `out = bias + left @ weights`, all of its columns."""
-    multiply_tiles_of(
-        0, tiles_of(columns, width), first, last, depth, left, weights, bias, columns, out, stride,
-        width,
-    )  # fmt: skip
+    tiles = tiles_of(columns, width_at(out))
+    multiply_tiles_of(0, tiles, first, last, depth, left, weights, bias, columns, out, stride)
 
 
 def _multiply_tiles_of_type(dtype: types.Type) -> types.Type:
     index, pointer = types.int64, types.CPointer(dtype)
     return types.void(
         index, index, index, index, index, pointer, weights_type(dtype), pointer, index, pointer,
-        index, index,
+        index,
     )  # fmt: skip
 
 
 @shared(_multiply_tiles_of_type, multiply_column)
 def multiply_tiles_of(
     first_tile: int, last_tile: int, first: int, last: int, depth: int, left: Any,
-    weights: Weights, bias: Any, columns: int, out: Any, stride: int, width: int,
+    weights: Weights, bias: Any, columns: int, out: Any, stride: int,
 ) -> None:  # fmt: skip
     """Some column tiles of `multiply_rows_of`."""
+    width = width_at(out)
     for k in range(0, max(depth, 1), NEAR_COLUMNS):
         for j in range(first_tile, last_tile):
             z = tile_at(out, stride, first, j * width)
@@ -221,14 +221,14 @@ def add_weight_gradient(
 
     A `fresh` `out` counts as zeros.
     """
-    width = TILE.vectors * lanes_at(out)
+    width = width_at(out)
     row = tiles_of(n, width) * width
     for column in range(0, n, NEAR_COLUMNS):
         for p in range(first, last):
             add_outer(
                 rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
                 tile_at(others, stride, 0, column), stride, min(n - column, NEAR_COLUMNS), zeros,
-                fresh, move(out, p * PANEL * row + column), row, width,
+                fresh, move(out, p * PANEL * row + column), row,
             )  # fmt: skip
 
 
@@ -259,7 +259,7 @@ def stepping(prefetch: Any, finish: Any) -> Any:
     def step(
         job: Any, panels: Any, block: Block, stage: Stage, left_rows: int, part: int, parts: int
     ) -> None:  # fmt: skip
-        n_a, width, stride, lo = job.a.shape[0], job.width, job.stride, block.lo
+        n_a, width, stride, lo = job.a.shape[0], width_at(panels), job.stride, block.lo
         t, rows = step_of(block, stage.turn), rows_at(block, job.active, stage.turn)
         z = move(side_of(panels, stage.side, n_a, stride), stage.row * PANEL)
         side = stage.side if stage.turn > stage.begin else 1 - stage.side

@@ -44,7 +44,7 @@ from .memory import (
     reach_to_write,
 )
 from .output import softmax_rows
-from .panels import pack_rows, panels_of, tiles_of, width_of
+from .panels import pack_rows, panels_of, tiles_of, width_at, width_of
 from .schedule import COUNTERS, end, sharing, take, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
@@ -81,7 +81,6 @@ class Forward(NamedTuple):
     reach_a: int  #: how `a` is written
     reach_y: int
     stride: int  #: elements between panels
-    width: int  #: columns of a tile
 
 
 @inner
@@ -102,7 +101,7 @@ def project_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: i
     if not is_one_step(stage):
         states = side_of(job.states, stage.side, n_a, stride)
         multiply_rows_of(
-            first, last, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride, job.width
+            first, last, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride
         )  # fmt: skip
     if stage.begin == 0:
         before = side_of(job.states, 1 - stage.side, n_a, stride)
@@ -119,10 +118,10 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
     rows = rows_at(block, job.active, stage.turn)
     if is_one_step(stage):
         n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
-        first, last = share_of(tiles_of(n_a, job.width), part, parts)
         states = side_of(job.states, stage.side, n_a, stride)
+        first, last = share_of(tiles_of(n_a, width_at(states)), part, parts)
         multiply_tiles_of(
-            first, last, 0, rows, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride, job.width
+            first, last, 0, rows, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride
         )  # fmt: skip
     step_through(job, job.states, block, stage, rows, part, parts)
 
@@ -134,7 +133,7 @@ def predict(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> 
     first, last = share_of(stage.rows, part, parts)
     states = side_of(job.states, stage.side, n_a, stride)
     multiply_rows_of(
-        first, last, n_a, states, job.Wya, job.by, n_y, job.logits, stride, job.width
+        first, last, n_a, states, job.Wya, job.by, n_y, job.logits, stride
     )  # fmt: skip
     softmax_rows(move(job.logits, first * PANEL), stride, last - first, n_y)
     unpack_chunk(
@@ -231,7 +230,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         in_x, in_a, in_y,
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        pointer_to(work, at_staged), room, reach_a, reach_y, stride, width,
+        pointer_to(work, at_staged), room, reach_a, reach_y, stride,
     ))  # fmt: skip
     done, ticket = share_forward(job, sizes, 0, workers, workers, ticket, counters)
     while sizes.clear and ticket < done + CLEARINGS:

@@ -167,7 +167,7 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
                 value = view(tile_at(dz, stride, i, k), 1)
                 value[0] *= scale
                 bias_sums[k] += value[0]
-        multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride, width)
+        multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride)
         for i in range(first, last):
             unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
         add_weight_gradient(

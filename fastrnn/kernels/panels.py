@@ -54,6 +54,12 @@ def lanes_at(typingctx: Any, pointer: Any) -> Any:
 
 
 @inner
+def width_at(pointer: Any) -> int:
+    """Columns of a tile in the dtype at `pointer`."""
+    return TILE.vectors * lanes_at(pointer)
+
+
+@inner
 def panels_of(columns: int) -> int:
     """Panels that hold so many columns."""
     return (columns + PANEL - 1) // PANEL
@@ -170,14 +176,14 @@ def unpack_rows(
 @inner
 def add_outer(
     rows: int, features: int, left: Any, right: Any, right_stride: int, columns: int, zeros: Any,
-    fresh: bool, out: Any, out_stride: int, width: int,
+    fresh: bool, out: Any, out_stride: int,
 ) -> None:  # fmt: skip
     """`out += left.T @ right` for one panel `left` of `features` columns and all of `right`.
 
     `out` has one row for each feature, `out_stride` elements apart and filled up to whole tiles.
     If it is `fresh`, it holds anything, and counts as the `zeros` of one tile's row.
     """
-    tiles = (features + ROWS - 1) // ROWS
+    tiles, width = (features + ROWS - 1) // ROWS, width_at(out)
     for j in range(0, columns, width):
         for i in range(tiles):
             first = features * i // tiles

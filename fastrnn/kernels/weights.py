@@ -8,9 +8,9 @@ from numba import types
 
 from ._jit import array_in, array_out, inner, shared
 from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
-from .panels import WIDTH_BYTES, lanes_at, tiles_of, width_of
+from .panels import WIDTH_BYTES, lanes_at, tiles_of, width_at, width_of
 from .products import multiply_columns, multiply_rows, tiles
-from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
+from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS
 from .transposition import transpose
 
 #: Bytes of a block of rows of a tile that stays in the first cache level, and its rows.
@@ -207,10 +207,10 @@ def lay_out(weights: Weights, matrix: Any, part: int, parts: int, work: Any, at:
 @inner
 def _multiply_contiguous_columns(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, across: int,
-    start: Any, start_stride: int, out: Any, width: int,
+    start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
     """`multiply_column` for weights whose columns are contiguous and `across` apart."""
-    lanes = width // TILE.vectors
+    lanes = lanes_at(out)
     some = min(DOT_COLUMNS, lanes)
     for k in range(0, max(depth, 1), DOT_DEPTH):
         for first in range(0, rows, FEW_ROWS):
@@ -231,8 +231,9 @@ def _multiply_contiguous_columns(
 
 
 @inner
-def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any, width: int) -> None:
-    """Rows of weights, `step` apart, of a tile, filled up to `width` columns."""
+def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any) -> None:
+    """Rows of weights, `step` apart, of a tile, filled up to its width."""
+    width = width_at(out)
     for k in range(depth):
         if columns == width:
             copy(move(out, k * width), move(weights, k * step), width)
@@ -247,18 +248,18 @@ def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any, widt
 @inner
 def _multiply_contiguous_rows(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, step: int,
-    start: Any, start_stride: int, out: Any, width: int,
+    start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
     """`multiply_column` for weights whose rows are contiguous and `step` apart.
 
     A block is copied first where a tile would read beyond its rows, or several tiles need it.
     """
-    copied = on_stack(out, BLOCK_ELEMENTS)
+    copied, width = on_stack(out, BLOCK_ELEMENTS), width_at(out)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some = min(BLOCK_ROWS, depth - k)
         block, block_step = move(right, k * step), step
         if columns < width or rows > ROWS:
-            _copy_tile(block, step, some, columns, copied, width)
+            _copy_tile(block, step, some, columns, copied)
             block, block_step = copied, width
         for first in range(0, rows, ROWS):
             multiply_rows(
@@ -280,27 +281,27 @@ def _multiply_contiguous_rows(
 @inner
 def _multiply_packed(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, after: Any,
-    start: Any, start_stride: int, out: Any, width: int,
+    start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
     """`multiply_column` for packed weights; those at `after` will be multiplied next.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
     all rows; a sum continues where the block before left it.
     """
-    tiles = (rows + ROWS - 1) // ROWS
+    parts, width = (rows + ROWS - 1) // ROWS, width_at(out)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         ahead = move(right, (k + BLOCK_ROWS) * width) if k + BLOCK_ROWS < depth else after
-        for i in range(tiles):
-            first = rows * i // tiles
+        for i in range(parts):
+            first = rows * i // parts
             multiply_rows(
-                rows * (i + 1) // tiles - first,
+                rows * (i + 1) // parts - first,
                 columns,
                 min(BLOCK_ROWS, depth - k),
                 move(left, k // PANEL * stride + first * PANEL),
                 stride,
                 move(right, k * width),
                 width,
-                move(ahead, BLOCK_ROWS * i // tiles * width),
+                move(ahead, BLOCK_ROWS * i // parts * width),
                 move(start, first * start_stride),
                 start_stride,
                 move(out, first * PANEL),
@@ -327,21 +328,16 @@ def multiply_column(
     The product takes the weights from index `k` of their depth on, and `depth` of them. The first
     `columns` of the tile are computed, and no more than fill up a register.
     """
-    width = TILE.vectors * lanes_at(out)
-    columns = min(columns, width)
+    columns = min(columns, width_at(out))
     right = move(weights.data, k * weights.step + column * weights.across)
     if weights.step == 1:
         _multiply_contiguous_columns(
-            rows, columns, depth, left, stride, right, weights.across, start, start_stride, out,
-            width,
+            rows, columns, depth, left, stride, right, weights.across, start, start_stride, out
         )  # fmt: skip
     elif weights.copied:
-        after = move(right, width * weights.across)
-        _multiply_packed(
-            rows, columns, depth, left, stride, right, after, start, start_stride, out, width
-        )
+        after = move(right, width_at(out) * weights.across)
+        _multiply_packed(rows, columns, depth, left, stride, right, after, start, start_stride, out)
     else:
         _multiply_contiguous_rows(
-            rows, columns, depth, left, stride, right, weights.step, start, start_stride, out,
-            width,
+            rows, columns, depth, left, stride, right, weights.step, start, start_stride, out
         )  # fmt: skip
