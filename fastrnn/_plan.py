@@ -91,7 +91,7 @@ class Ragged:
         """Steps in which any sample is active: the largest length."""
         return int(self.lengths.max(initial=0))
 
-    def cut(self, n_x: int, n_a: int, n_y: int, clear: int, past: int, itemsize: int) -> Cut:
+    def cut(self, n_x: int, n_a: int, n_y: int, *, clear: int, past: int, itemsize: int) -> Cut:
         """Cut the batch up for a pass; one without an output layer, ``n_y`` = 0, is the one back.
 
         ``clear`` is 1 if the kernel has to clear padded steps, ``past`` if its results are large.
@@ -103,7 +103,7 @@ class Ragged:
             workers = 1
         else:
             workers = _threads.threads()
-        sizes = blocks, groups, rows, clear, past, apart
+        sizes = blocks, groups, rows, clear, past, int(apart)
         return Cut(sizes, workers, *self._sorted(blocks, apart))
 
     def _sorted(self, blocks: int, apart: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,20 +1,26 @@
 """Memory of results. That of large ones is used again when nobody needs it any more.
 
-The C library maps allocations of 32 MiB and more anew each time, gives back what smaller ones leave
-free, and the system clears pages as they are first written. At (128, 128, m 4096, T 50) that was a
-quarter of the time of a forward pass. So such memory is mapped here, and some mappings are kept
-when they have become idle. The system is told that their contents may go: when it is short of
-memory it takes the pages, and puts empty ones in their place.
+What an allocation of more than some MiB gives back goes to the system, and comes anew as pages that
+the system clears when they are first written: at (128, 128, m 4096, T 50) that was a quarter of the
+time of a forward pass. So such memory is mapped here, and kept when it has become idle. The system
+is told at once that its contents may go: when it is short of memory it takes the pages, and puts
+empty ones in their place.
+
+An array in such memory ends while Python is in the middle of anything. What is done then is done in
+C: were it bytecode, an exception of a signal's handler, such as KeyboardInterrupt, would be lost.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import mmap
+import sys
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -24,55 +30,75 @@ from numpy.typing import NDArray
 _LARGE_BYTES = 1 << 25
 #: Results of a call that writes so start at a multiple of it: a row of the widest tile.
 _ALIGNMENT = 128
-#: Bytes of a mapping that is worth being kept: of large pages, and not so large that to keep it
-#: would be felt.
+#: Bytes of a mapping that is worth being kept, and of the largest.
 _SMALLEST, _LARGEST = 1 << 22, 1 << 28
-#: Mappings kept while idle, and bytes of all of them: what a step or two of training make.
-_IDLE, _IDLE_BYTES = 8, 1 << 30
+#: Bytes of all mappings, in use and idle. What does not fit is left to NumPy.
+_MOST = 1 << 30
 
-_idle: deque[mmap.mmap] = deque(maxlen=_IDLE)
-_can_keep = hasattr(mmap, "MADV_FREE")
+
+def _advice() -> Any:
+    """`madvise`, if the system can take pages back later, and nothing runs meanwhile."""
+    if not hasattr(mmap, "MADV_FREE") or not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return None
+    function = ctypes.PyDLL(None).madvise
+    # The last argument is the weak reference that a callback is handed; the system sees three.
+    function.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.py_object
+    return function
+
+
+_madvise = _advice()
+_idle: deque[mmap.mmap] = deque()
+#: References to leases that have ended, and what each of them was of.
+_ended: deque[weakref.ref[_Lease]] = deque()
+_leased: dict[weakref.ref[_Lease], tuple[mmap.mmap, weakref.ref[_Lease]]] = {}
 
 
 class _Lease:
-    """Memory of one result: arrays that show it refer to this, and with the last one it ends."""
+    """Memory of one result: the arrays that show it refer to this, and it ends with the last."""
 
     def __init__(self, memory: mmap.mmap) -> None:
+        self.memory = memory
         self.__array_interface__ = np.frombuffer(memory, np.uint8).__array_interface__
-        weakref.finalize(self, _give_back, memory).atexit = False
+        address, _ = self.__array_interface__["data"]
+        ended = weakref.ref(self, _ended.append)
+        # Callbacks are called from the latest one to the first.
+        freed = weakref.ref(self, partial(_madvise, address, len(memory), mmap.MADV_FREE))
+        _leased[ended] = memory, freed
 
 
-def _give_back(memory: mmap.mmap) -> None:
-    """Keep a mapping; the oldest ones make room for it."""
-    try:
-        memory.madvise(mmap.MADV_FREE)
-    except OSError:  # the system does not know the advice
-        return
-    _idle.append(memory)
-    with contextlib.suppress(IndexError):  # another thread has taken the last one
-        while sum(map(len, _idle.copy())) > _IDLE_BYTES:
-            _idle.popleft()
+def _collect() -> None:
+    """Make what ended since the last call idle."""
+    with contextlib.suppress(IndexError):
+        while True:
+            _idle.append(_leased.pop(_ended.popleft())[0])
 
 
 def _take(size: int) -> mmap.mmap | None:
     """An idle mapping of `size` bytes or up to a half more, if there is one.
 
-    It takes no lock, as leases end in any thread and at any time.
+    Several threads may do this at once, each with those that it finds.
     """
-    for _ in range(_IDLE):
-        try:
+    with contextlib.suppress(IndexError):
+        for _ in range(len(_idle)):
             memory = _idle.popleft()
-        except IndexError:
-            break
-        if size <= len(memory) <= size + size // 2:
-            return memory
-        _idle.append(memory)
+            if size <= len(memory) <= size + size // 2:
+                return memory
+            _idle.append(memory)
     return None
 
 
-def _map(size: int) -> mmap.mmap:
-    """Fresh memory, all 0, in large pages if the system has them."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _map(size: int) -> mmap.mmap | None:
+    """Fresh memory, all 0, in large pages if the system has them; idle memory makes room for it."""
+    in_use = sum(len(memory) for memory, _ in list(_leased.values()))
+    with contextlib.suppress(IndexError):
+        while in_use + size + sum(map(len, _idle.copy())) > _MOST:
+            _idle.popleft()
+    if in_use + size > _MOST:
+        return None
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return _map(size) if release() else None
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -81,25 +107,35 @@ def _map(size: int) -> mmap.mmap:
 
 def _kept(size: int) -> tuple[NDArray[np.uint8], bool] | None:
     """Memory that is kept when idle, and whether it has been used; None if it has to be NumPy's."""
-    if not _can_keep or not _SMALLEST <= size <= _LARGEST:
+    if _madvise is None or not _SMALLEST <= size <= _LARGEST:
         return None
-    try:
-        used = _take(size)
-        return np.asarray(_Lease(used or _map(size)))[:size], used is not None
-    except OSError:  # no memory is left: what is idle can go
-        _idle.clear()
+    _collect()
+    used = _take(size)
+    memory = used or _map(size)
+    if memory is None:
         return None
+    return np.asarray(_Lease(memory))[:size], used is not None
+
+
+def release() -> bool:
+    """Give all idle memory back to the system, and say whether there was any."""
+    _collect()
+    some = bool(_idle)
+    _idle.clear()
+    return some
 
 
 def _zeros(size: int) -> NDArray[np.uint8]:
     """Aligned memory, all 0."""
+    if size > _LARGEST:
+        release()
     memory = np.zeros(size + _ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % _ALIGNMENT
     return memory[first : first + size]
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]) -> NDArray[Any]:
-    """An array that holds anything, as `numpy.empty` makes it."""
+    """An array that holds anything; a large one does not own its memory, and cannot be resized."""
     kept = _kept(math.prod(shape) * dtype.itemsize)
     if kept is None:
         return np.empty(shape, dtype, order)
@@ -109,17 +145,17 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]
 def results(
     shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]
 ) -> tuple[list[NDArray[Any]], int, int]:
-    """Fortran-ordered arrays, and two 0 or 1 for the kernel that fills them.
+    """Fortran-ordered arrays; `clear` and `past`, 0 or 1, for the kernel that fills them.
 
-    The first is 1 if it has to clear padded steps, the second if any array is large: then all are
-    written past the caches, where their rows start cache lines.
+    `clear`: it has to clear padded steps. `past`: the arrays are large, and written past the caches
+    where their rows start cache lines.
     """
     sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
     if max(sizes) < _LARGE_BYTES:
         return [empty(shape, dtype, "F") for shape in shapes], 1, 0
-    arrays, clear = [], 0
+    arrays, clear = [], False
     for shape, size in zip(shapes, sizes, strict=True):
         memory, used = _kept(size) or (_zeros(size), False)
         arrays.append(memory.view(dtype).reshape(shape, order="F"))
-        clear |= used
-    return arrays, clear, 1
+        clear = clear or used
+    return arrays, int(clear), 1

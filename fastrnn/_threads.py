@@ -15,6 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from fastrnn._results import release
 from fastrnn.kernels.launch import TeamKernel, launch_address
 
 #: Multiply-adds of a call below which one thread is faster than several.
@@ -55,8 +56,20 @@ def call(
 ) -> None:
     """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for.
 
-    Whoever asks for more than one worker has seen that there are `threads`.
+    Whoever asks for more than one worker has seen that there are `threads`. If there is no memory
+    for the workspace, which comes before all else, idle memory makes room for it.
     """
+    try:
+        _call(kernel, dtype, workers, arguments, alone)
+    except MemoryError:
+        if not release():
+            raise
+        _call(kernel, dtype, workers, arguments, alone)
+
+
+def _call(
+    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, arguments: tuple[Any, ...], alone: bool
+) -> None:
     if alone or workers == 1:
         kernel(dtype, workers, 0, *arguments)
     elif _started() != "workqueue":

@@ -27,7 +27,7 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
     (a, y_pred), clear, past = results([(n_a, m, T), (n_y, m, T)], x.dtype)
-    sizes, workers, *rows = plan.cut(n_x, n_a, n_y, clear, past, x.itemsize)
+    sizes, workers, *rows = plan.cut(n_x, n_a, n_y, clear=clear, past=past, itemsize=x.itemsize)
     batch = x, a0[:, :, np.newaxis], *rows
     _threads.call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
@@ -151,7 +151,7 @@ def _run_backward(
         for gradient in weight_gradients:
             gradient.fill(0)
     (dx,), clear, past = results([(n_x, m, T)], a.dtype)
-    sizes, workers, *rows = plan.cut(n_x, n_a, 0, clear, past, x.itemsize)
+    sizes, workers, *rows = plan.cut(n_x, n_a, 0, clear=clear, past=past, itemsize=x.itemsize)
     batch = x, a0[:, :, np.newaxis], *rows
     outputs = dx, da0, dWax, dWaa, dba
     _threads.call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)

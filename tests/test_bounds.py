@@ -130,7 +130,7 @@ GUARDED = f"""if True:
     call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
     fastrnn._results._SMALLEST = 1
     call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
-    assert fastrnn._results._idle
+    assert fastrnn._results.release()
     print(guards.calls, guards.workspaces)
 """
 

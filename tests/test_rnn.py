@@ -26,6 +26,7 @@ from strategies import (
 
 import fastrnn
 from fastrnn import reference
+from fastrnn.kernels import chunk, stages
 
 FLOAT64 = np.dtype(np.float64)
 DTYPES = ["float32", "float64"]
@@ -225,6 +226,17 @@ def test_blocks_that_are_staged(T, dtype, order):
     ref = run(fastrnn, batch.in_order("F"), MEMORY_ORDERS["F"](da))
     comp = run(fastrnn, batch.in_order(order), MEMORY_ORDERS[order](da))
     assert_equal(comp, ref)
+
+
+def test_what_is_staged():
+    """C order, of a register's steps or more, in blocks of bounded size."""
+    sizes = stages.Sizes(blocks=4, groups=4, capacity=192, clear=1, past=0, apart=1)
+    staged_size = chunk.staged_size.py_func
+    x = np.zeros((21, 150, 37), np.float32)
+    assert staged_size(x, sizes) == 38 * 37 * 21
+    assert staged_size(x, sizes._replace(apart=0)) == 0
+    for other in (np.asfortranarray(x), x[..., ::-1], x[..., :3], np.zeros((128, 80, 2000))):
+        assert staged_size(other, sizes) == 0
 
 
 def test_a_block_too_large_to_be_staged():

@@ -22,14 +22,14 @@ from .panels import (
 from .parts import clear_row
 from .products import tiles
 from .stages import WHERE, Block, Stage, rows_at, step_of
-from .tile import PANEL
+from .tile import PANEL, TILE
 from .transposition import transpose
 from .weights import Weights, multiply_column, weights_type
 
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
 
-#: Bytes of a block that is staged: it is read again soon.
+#: Bytes of a block that is staged, at most: it is read again soon.
 STAGED_BYTES = 1 << 24
 
 #: Rows of a step whose states stay there in whole.
@@ -60,8 +60,8 @@ def staged_size(array: Any, sizes: Any) -> int:
     size = (m + sizes.blocks - 1) // sizes.blocks * T * n
     in_steps = array.strides[2] == array.itemsize != array.strides[0]
     whole = array.strides[0] % array.itemsize == 0
-    fits = size * array.itemsize <= STAGED_BYTES
-    return size if sizes.apart and in_steps and whole and fits else 0
+    worth = T * array.itemsize >= TILE.vector_bytes and size * array.itemsize <= STAGED_BYTES
+    return size if sizes.apart and in_steps and whole and worth else 0
 
 
 @inner
@@ -72,10 +72,10 @@ def _stage(array: Any, order: Any, active: Any, block: Block, staged: Any) -> No
     for i in range(active[block.at]):
         while active[block.at + steps - 1] <= i:
             steps -= 1
-        sample = order[block.lo + i]
+        sample, rounded = order[block.lo + i], (steps + lanes - 1) // lanes * lanes
         transpose(
             move(staged, (sample - block.lo) * T * n), n, pointer_into(array, 0, sample, 0),
-            array.strides[0] // array.itemsize, n, min((steps + lanes - 1) // lanes * lanes, T),
+            array.strides[0] // array.itemsize, n, rounded if rounded <= T else steps,
         )  # fmt: skip
 
 

@@ -144,7 +144,10 @@ def copy_lines(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
 
 
 def store_past_caches(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
-    """Emit a store of a vector to an address aligned to it, which no cache keeps."""
+    """Emit a store of a vector to an address aligned to it, which no cache keeps.
+
+    Others see it once its thread has done an atomic operation, as each does after each task.
+    """
     one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
     size = value.type.count * (4 if isinstance(value.type.element, ir.FloatType) else 8)
     builder.store(value, pointer, align=min(size, CACHE_LINE)).set_metadata("nontemporal", one)
