@@ -160,7 +160,7 @@ class Emitter:
         """
         row_stride, left_step, right_step = strides
         pair = 2 * CACHE_LINE // self.itemsize
-        carried = 1 + len(pointers)
+        carried = 1 + len(pointers)  # behind the sums: the twin of `left`, and the pointers
 
         def body(values: list[Any], unroll: int) -> list[Any]:
             sums, (twin, left, right, *ahead) = values[:-carried], values[-carried:]
@@ -182,8 +182,7 @@ class Emitter:
         turns = self.constant(count // unroll) if isinstance(count, int) else count
         values = [*sums, self.hidden(pointers[0]), *pointers]
         values = self.loop(turns, values, lambda i, v: body(v, unroll))
-        del values[-carried]
-        return values
+        return [*values[:-carried], *values[1 - carried :]]  # without the twin
 
     def _case(self, switch: Any, value: int, rows: int, emit: Any, done: Any) -> None:
         """One case of a switch: `emit(rows)`, and on to `done`."""
