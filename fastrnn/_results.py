@@ -57,7 +57,7 @@ class _Lease:
     """Memory of one result: the arrays that show it refer to this, and it ends with the last."""
 
     def __init__(self, memory: mmap.mmap) -> None:
-        self.memory = memory
+        self.memory = memory  # for as long as an array needs it, whatever becomes of the tables
         self.__array_interface__ = np.frombuffer(memory, np.uint8).__array_interface__
         address, _ = self.__array_interface__["data"]
         ended = weakref.ref(self, _ended.append)

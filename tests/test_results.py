@@ -11,9 +11,9 @@ from numpy.random import default_rng as rng
 from strategies import make_batch, make_cotangent
 
 import fastrnn
-from fastrnn import _results
+from fastrnn import _results, _threads
 
-keeps = pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="nothing is kept")
+keeps = pytest.mark.skipif(_results._madvise is None, reason="nothing is kept")
 MIB = 1 << 20
 
 
@@ -131,6 +131,26 @@ def test_memory_that_cannot_be_mapped(monkeypatch):
     assert clear == 0
     assert not array.any()
     assert idle() == 0
+
+
+@keeps
+def test_idle_memory_makes_room_for_a_workspace(monkeypatch):
+    """Once: without any, there is no second try."""
+    calls = []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) != 2:
+            raise MemoryError
+
+    monkeypatch.setattr(_threads, "_call", call)
+    result(40)
+    _threads.call(None, np.dtype(np.float32), 1)
+    assert calls[0] == calls[1]
+    assert idle() == 0
+    with pytest.raises(MemoryError):
+        _threads.call(None, np.dtype(np.float32), 1)
+    assert len(calls) == 3
 
 
 @keeps
