@@ -150,9 +150,11 @@ def results(
     `clear`: it has to clear padded steps. `past`: the arrays are large, and written past the caches
     where their rows start cache lines.
     """
+    largest = max(map(math.prod, shapes)) * dtype.itemsize
+    if largest < _LARGE_BYTES:
+        make = np.empty if largest < _SMALLEST else empty
+        return [make(shape, dtype, "F") for shape in shapes], 1, 0
     sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
-    if max(sizes) < _LARGE_BYTES:
-        return [empty(shape, dtype, "F") for shape in shapes], 1, 0
     arrays, clear = [], False
     for shape, size in zip(shapes, sizes, strict=True):
         memory, used = _kept(size) or (_zeros(size), False)

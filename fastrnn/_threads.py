@@ -60,19 +60,20 @@ def call(
     for the workspace, which comes before all else, idle memory makes room for it.
     """
     try:
-        _call(kernel, dtype, workers, arguments, alone)
+        if alone or workers == 1:
+            kernel(dtype, workers, 0, *arguments)
+        else:
+            _call_in_threads(kernel, dtype, workers, arguments)
     except MemoryError:
         if not release():
             raise
-        _call(kernel, dtype, workers, arguments, alone)
+        call(kernel, dtype, workers, *arguments, alone=alone)
 
 
-def _call(
-    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, arguments: tuple[Any, ...], alone: bool
+def _call_in_threads(
+    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, arguments: tuple[Any, ...]
 ) -> None:
-    if alone or workers == 1:
-        kernel(dtype, workers, 0, *arguments)
-    elif _started() != "workqueue":
+    if _started() != "workqueue":
         kernel(dtype, workers, launch_address(), *arguments)
     elif _one_caller.acquire(blocking=False):
         try:
