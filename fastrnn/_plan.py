@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import _threads
-from fastrnn.kernels.stages import sort_by_length
+from fastrnn.kernels.stages import MOST_GROUPS, sort_by_length
 
 _ANY_DTYPE = np.dtype(np.float64)  # order and numbers are integers, whatever the data are
 
@@ -41,8 +41,8 @@ _CUTTINGS = (
 _BLOCKS, _TWO_BLOCKS_UNITS = 4, 64
 #: Rows of a block, backward, on average: each group of blocks has sums of weight gradients to make.
 _FEWEST_ROWS = 32
-#: Sums of weight gradients at most, and the bytes of all of them, if they are more than a few.
-_GROUPS, _GROUP_BYTES = 16, 1 << 26
+#: Bytes of all sums of weight gradients, if they are more than a few.
+_GROUP_BYTES = 1 << 26
 #: Rows of a chunk, if there is one block.
 _CHUNK = 256
 #: Multiply-adds of a step below which one thread is faster than several.
@@ -64,7 +64,7 @@ def _sizes(
         return 1, 1, max(m, min(_CHUNK, total), 1), False
     groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
     rows = max(-(-m // blocks), cutting.rows)
-    return blocks, min(blocks, groups, _GROUPS), rows, cutting.apart
+    return blocks, min(blocks, groups, MOST_GROUPS), rows, cutting.apart
 
 
 class Cut(NamedTuple):

@@ -18,7 +18,6 @@ from . import stages
 from ._jit import allocating, array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import (
-    CLEARINGS,
     add_weight_gradient,
     clear_padding,
     multiply_rows_of,
@@ -47,7 +46,7 @@ from .memory import (
     view,
 )
 from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_at, width_of
-from .schedule import COUNTERS, end, sharing, take, wait_for, work_types
+from .schedule import AFTER, COUNTERS, TAKEN, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
 from .weights import (
@@ -87,6 +86,7 @@ class Backward(NamedTuple):
     one_group: bool  #: the first chunk of all makes the sums of `dWax` and `dWaa`, and none is 0
     reach_a: int  #: how `a` is read
     reach_dx: int  #: how `dx` is written
+    clear: int  #: 1: padded steps of it are set to 0
     stride: int
 
 
@@ -199,6 +199,8 @@ def run_backward(job: Backward, block: Block, stage: Stage, part: int, parts: in
         add_weight_gradients(job, block, stage, part, parts)
     elif stage.kind == stages.LAST:
         first_state_gradient(job, block, stage, part, parts)
+    elif stage.kind == stages.CLEAR and job.clear:
+        clear_padding(job.dx, job.order, job.active, block, part, parts, job.reach_dx)
 
 
 share_backward = sharing(run_backward)
@@ -278,7 +280,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     at_staged = at_rows + (panels_of(n_x) + panels_of(n_a)) * stride
     to_x = weights_by_rows(Wax, few_rows(active, sizes), work, at_Wax)
     to_a = weights_by_rows(Waa, few_steps(active, sizes), work, at_Waa)
-    ticket = take(counters)
+    ticket = take(counters, TAKEN)
     while ticket < workers:
         lay_out(to_x, Wax, ticket, workers, work, at_Wax)
         lay_out(to_a, Waa, ticket, workers, work, at_Waa)
@@ -286,7 +288,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         first, last = share_of(size_zeros + cleared, ticket, workers)
         work[at_zeros + first : at_zeros + last] = 0
         end(counters)
-        ticket = take(counters)
+        ticket = take(counters, TAKEN)
     sums_dba, sums_dWax = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dba)
     sums_dWaa = move(sums_dWax, size_dWax)
     if size_dWax == 0:
@@ -299,23 +301,20 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         to_x, to_a, pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_rows), pointer_to(work, at_staged), room_da,
         room_x,
-        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
+        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx,
+        sizes.clear, stride,
     ))  # fmt: skip
-    done, ticket = share_backward(job, sizes, 1, workers, workers, ticket, counters)
-    summing = done + (CLEARINGS if sizes.clear else 0)  # first task that waits for those before
-    while ticket < summing:
-        clear_padding(dx, order, active, sizes.blocks, ticket - done, reach_dx)
-        ticket = take(counters)
+    done = share_backward(job, sizes, 1, number, workers, ticket, counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width
-    while ticket < summing + workers:
-        wait_for(counters, done)
-        part, groups = ticket - summing, sizes.groups
+    wait_for(counters, done)
+    part, groups = take(counters, AFTER), sizes.groups
+    while part < workers:
         if size_dWax and (groups > 1 or active[0]):
             sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
         if size_dWaa and (groups > 1 or active[0]):
             sum_groups(sums_dWaa, size_sums, groups, row_a, dWaa, part, workers)
         sum_groups(sums_dba, size_sums, groups, 1, dba, part, workers)
-        ticket = take(counters)
+        part = take(counters, AFTER)
 
 
 @allocating

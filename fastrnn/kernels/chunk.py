@@ -141,19 +141,20 @@ def unpack_chunk(
         row += rows
 
 
-#: Tasks of clearing: they come last, and even out what the tasks before them took.
-CLEARINGS = 8
-
-
 @inner
-def clear_padding(target: Any, order: Any, active: Any, blocks: int, part: int, reach: int) -> None:
-    """Set Fortran-ordered `target` (n, m, T) to 0 where samples have ended, at a part of steps."""
-    columns, m, T = target.shape
+def clear_padding(
+    target: Any, order: Any, active: Any, block: Block, part: int, parts: int, reach: int
+) -> None:
+    """Set Fortran-ordered `target` (n, m, T) to 0 where samples of a block have ended.
+
+    Whoever has the block does this: rows of one step share cache lines with their neighbours, and
+    those go to and fro between processors that write to the two.
+    """
+    columns, _, T = target.shape
     zeros = on_stack(pointer_into(target, 0, 0, 0), PANEL)
     clear_row(zeros, PANEL)
-    for turn in range(part, blocks * T, CLEARINGS):
-        t, b = turn // blocks, turn % blocks
-        for i in range(m * b // blocks + active[(T + 1) * b + t], m * (b + 1) // blocks):
+    for t in range(part, T, parts):
+        for i in range(block.lo + active[block.at + t], block.hi):
             for first in range(0, columns, PANEL):
                 out = pointer_into(target, first, order[i], t)
                 if reach == PAST and first + PANEL <= columns:

@@ -21,7 +21,6 @@ from . import stages
 from ._jit import allocating, array_in, array_out, inlined, inner
 from .cell import activate
 from .chunk import (
-    CLEARINGS,
     clear_padding,
     multiply_rows_of,
     multiply_tiles_of,
@@ -45,7 +44,7 @@ from .memory import (
 )
 from .output import softmax_rows
 from .panels import pack_rows, panels_of, tiles_of, width_at, width_of
-from .schedule import COUNTERS, end, sharing, take, work_types
+from .schedule import COUNTERS, TAKEN, end, sharing, take, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
 from .weights import (
@@ -80,6 +79,7 @@ class Forward(NamedTuple):
     room: int  #: elements of `staged`; 0: `x` is read as it lies
     reach_a: int  #: how `a` is written
     reach_y: int
+    clear: int  #: 1: padded steps of these are set to 0
     stride: int  #: elements between panels
 
 
@@ -142,6 +142,14 @@ def predict(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> 
     )  # fmt: skip
 
 
+@inner
+def clear_forward(job: Forward, block: Block, part: int, parts: int) -> None:
+    """CLEAR: padded steps of `a` and `y_pred`, if they hold anything yet."""
+    if job.clear:
+        clear_padding(job.a, job.order, job.active, block, part, parts, job.reach_a)
+        clear_padding(job.y_pred, job.order, job.active, block, part, parts, job.reach_y)
+
+
 @inlined
 def run_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """A task of the forward pass."""
@@ -151,6 +159,8 @@ def run_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int)
         step_forward(job, block, stage, part, parts)
     elif stage.kind == stages.FINISH:
         predict(job, block, stage, part, parts)
+    elif stage.kind == stages.CLEAR:
+        clear_forward(job, block, part, parts)
 
 
 share_forward = sharing(run_forward)
@@ -215,7 +225,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
     in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
     in_y = weights_by_columns(Wya.T, few_x, work, at_Wya)
-    ticket = take(counters)
+    ticket = take(counters, TAKEN)
     while ticket < workers:
         lay_out(in_x, Wax.T, ticket, workers, work, at_Wax)
         lay_out(in_a, Waa.T, ticket, workers, work, at_Waa)
@@ -223,20 +233,17 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pack_weights(ba.T, ticket, workers, work, at_ba, 0.0)
         pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
         end(counters)
-        ticket = take(counters)
+        ticket = take(counters, TAKEN)
     reach_a, reach_y = reach_to_write(a, sizes), reach_to_write(y_pred, sizes)
     job = hold(Forward(
         x, a0, order, active, a, y_pred,
         in_x, in_a, in_y,
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        pointer_to(work, at_staged), room, reach_a, reach_y, stride,
+        pointer_to(work, at_staged), room, reach_a, reach_y,
+        sizes.clear, stride,
     ))  # fmt: skip
-    done, ticket = share_forward(job, sizes, 0, workers, workers, ticket, counters)
-    while sizes.clear and ticket < done + CLEARINGS:
-        clear_padding(a, order, active, sizes.blocks, ticket - done, reach_a)
-        clear_padding(y_pred, order, active, sizes.blocks, ticket - done, reach_y)
-        ticket = take(counters)
+    share_forward(job, sizes, 0, number, workers, ticket, counters)
 
 
 @allocating

@@ -5,6 +5,9 @@ waits until every task of the earlier stages has ended, and runs its task. Whoev
 has taken a number before, so it is running: any number of workers, one included, gets to the
 end, and nobody waits for a worker that the system has not started. What a task computes does not
 depend on who runs it.
+
+Blocks that go through their stages alone are not taken in turn: a worker begins with its own share
+of them, the same from call to call, whose lines are in its cache, and then helps the others.
 """
 
 from __future__ import annotations
@@ -15,13 +18,15 @@ from numba import types
 
 from ._jit import array_out, inlined, inner
 from .memory import fetch_add, load_acquire, spin_pause, yield_processor
-from .stages import DONE, block_of, first_stage, next_stage
+from .stages import DONE, MOST_GROUPS, block_of, first_stage, next_stage
 
 #: Turns of a waiting loop before the thread offers its processor to others: 10 to 50 microseconds.
 SPINS = 1000
 
-#: Places in the shared counters, a cache line apart.
-TAKEN, ENDED, COUNTERS = 0, 8, 16
+#: Places in the shared counters, a cache line apart: tasks taken, tasks ended, tasks taken after a
+#: pass; and from the last on, one for each group of blocks, how many workers came for it.
+TAKEN, ENDED, AFTER, CAME = 0, 8, 16, 24
+COUNTERS = CAME + MOST_GROUPS
 
 
 def work_types(dtype: types.Type) -> list[types.Type]:
@@ -30,9 +35,9 @@ def work_types(dtype: types.Type) -> list[types.Type]:
 
 
 @inner
-def take(counters: Any) -> int:
-    """The number of the next task."""
-    return fetch_add(counters, TAKEN, 1)
+def take(counters: Any, place: int) -> int:
+    """The number of the next task of those that are counted at a place."""
+    return fetch_add(counters, place, 1)
 
 
 @inner
@@ -57,24 +62,25 @@ def sharing(run: Any) -> Any:
 
     @inlined
     def share(
-        job: Any, sizes: Any, backward: int, workers: int, done: int, ticket: int, counters: Any
-    ) -> tuple[int, int]:
-        """Run the pass.
+        job: Any, sizes: Any, backward: int, number: int, workers: int, ticket: int, counters: Any
+    ) -> int:
+        """Run the pass as worker `number`, and return how many tasks there were up to its end.
 
         With many blocks a task is a group of blocks, each of which goes through its stages alone;
-        with one block a task is one of `workers` parts of a stage.
-
-        `done` is the number of tasks that came before, `ticket` the number that this worker
-        holds; returned are both as they are at the end.
+        with one block a task is one of `workers` parts of a stage. As many tasks came before, and
+        the worker holds the `ticket` of the next.
         """
+        done = workers
         shared = sizes.blocks == 1
         parts = workers if shared else 1
-        first = ticket - done if not shared else 0
-        while first < sizes.groups:
-            if not shared:
-                wait_for(counters, done)
-            for number in range(first, sizes.blocks, sizes.groups):
-                block = block_of(job.order, job.active, number, sizes, backward, first)
+        if not shared:
+            wait_for(counters, done)
+        for turn in range(sizes.groups):
+            group = (number * sizes.groups // workers + turn) % sizes.groups
+            if not shared and take(counters, CAME + group) > 0:
+                continue
+            for b in range(group, sizes.blocks, sizes.groups):
+                block = block_of(job.order, job.active, b, sizes, backward, group)
                 stage = first_stage(block, job.active)
                 while stage.kind != DONE:
                     if shared and ticket >= done + parts:
@@ -86,14 +92,11 @@ def sharing(run: Any) -> Any:
                     run(job, block, stage, ticket - done if shared else 0, parts)
                     if shared:
                         end(counters)
-                        ticket = take(counters)
+                        ticket = take(counters, TAKEN)
                     else:
                         stage = next_stage(stage, block, job.active)
-            if shared:
-                return done, ticket
-            end(counters)
-            ticket = take(counters)
-            first = ticket - done
-        return done + sizes.groups, ticket
+            if not shared:
+                end(counters)
+        return done if shared else done + sizes.groups
 
     return share

@@ -9,6 +9,7 @@ consecutive steps, whose rows (one for each sample and step) fit a buffer:
     FINISH    what follows from the states of all rows of the chunk
     PRODUCTS  weight gradients of all rows of the chunk (backward only)
     LAST      what follows from the last step (backward only)
+    CLEAR     padded steps of results, once all else is done
 
 The backward pass runs the same stages over the steps in reverse. Inside a stage every part can run
 at the same time. Two buffers take turns, so that the first step of a chunk finds the one before it.
@@ -23,7 +24,11 @@ from numba import types
 
 from ._jit import array_in, array_out, entry, inner
 
-PREPARE, STEP, FINISH, PRODUCTS, LAST, DONE = range(6)
+PREPARE, STEP, FINISH, PRODUCTS, LAST, CLEAR, DONE = range(7)
+
+
+#: Groups of blocks at most.
+MOST_GROUPS = 16
 
 
 class Sizes(NamedTuple):
@@ -41,6 +46,7 @@ class Block(NamedTuple):
     """Samples on their way through `steps` steps."""
 
     lo: int  #: where their order starts
+    hi: int  #: where it ends
     at: int  #: where the numbers of them start that are active at each step
     steps: int
     capacity: int  #: rows of a chunk
@@ -67,11 +73,12 @@ def block_of(
 ) -> Block:
     """Block `number`: an equal share of the samples; it lasts as long as its first one."""
     lo = order.size * number // sizes.blocks
+    hi = order.size * (number + 1) // sizes.blocks
     at = active.size // sizes.blocks * number
     steps = 0
     while active[at + steps] > 0:
         steps += 1
-    return Block(lo, at, steps, sizes.capacity, backward, group)
+    return Block(lo, hi, at, steps, sizes.capacity, backward, group)
 
 
 @inner
@@ -106,7 +113,7 @@ def _chunk(block: Block, active: Any, begin: int, previous: int, side: int) -> S
 def first_stage(block: Block, active: Any) -> Stage:
     """The stage in which a block starts."""
     if block.steps == 0:
-        return Stage(DONE, 0, 0, 0, 0, 0, 0, 0)
+        return Stage(CLEAR, 0, 0, 0, 0, 0, 0, 0)
     return _chunk(block, active, 0, 0, 0)
 
 
@@ -123,10 +130,12 @@ def next_stage(stage: Stage, block: Block, active: Any) -> Stage:
         return Stage(FINISH, begin, end, rows, turn, row, previous, side)
     if kind == FINISH and block.backward:
         return Stage(PRODUCTS, begin, end, rows, turn, row, previous, side)
-    if kind != LAST and end < block.steps:
+    if kind < LAST and end < block.steps:
         return _chunk(block, active, end, row, 1 - side)
     if kind == PRODUCTS:
         return Stage(LAST, begin, end, rows, turn, row, previous, side)
+    if kind < CLEAR:
+        return Stage(CLEAR, begin, end, rows, turn, row, previous, side)
     return Stage(DONE, begin, end, rows, turn, row, previous, side)
 
 

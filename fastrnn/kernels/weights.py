@@ -283,25 +283,31 @@ def _multiply_packed(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, after: Any,
     start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
-    """`multiply_column` for packed weights; those at `after` will be multiplied next.
+    """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
+
+    They are asked for meanwhile. What lies behind all weights is not: one worker writes there, and
+    would lose its cache lines to all that ask.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
     all rows; a sum continues where the block before left it.
     """
     parts, width = (rows + ROWS - 1) // ROWS, width_at(out)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
-        ahead = move(right, (k + BLOCK_ROWS) * width) if k + BLOCK_ROWS < depth else after
+        some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
+        ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
+        # A call asks for a quarter of as many rows as it multiplies by.
+        last = 3 * min(BLOCK_ROWS, rest if rest > 0 else depth) // 4
         for i in range(parts):
             first = rows * i // parts
             multiply_rows(
                 rows * (i + 1) // parts - first,
                 columns,
-                min(BLOCK_ROWS, depth - k),
+                some,
                 move(left, k // PANEL * stride + first * PANEL),
                 stride,
                 move(right, k * width),
                 width,
-                move(ahead, BLOCK_ROWS * i // parts * width),
+                move(ahead, last * i // max(parts - 1, 1) * width),
                 move(start, first * start_stride),
                 start_stride,
                 move(out, first * PANEL),
@@ -328,14 +334,15 @@ def multiply_column(
     The product takes the weights from index `k` of their depth on, and `depth` of them. The first
     `columns` of the tile are computed, and no more than fill up a register.
     """
-    columns = min(columns, width_at(out))
-    right = move(weights.data, k * weights.step + column * weights.across)
+    begin, width = move(weights.data, k * weights.step), width_at(out)
+    right = move(begin, column * weights.across)
+    after = move(right, width * weights.across) if columns > width else begin
+    columns = min(columns, width)
     if weights.step == 1:
         _multiply_contiguous_columns(
             rows, columns, depth, left, stride, right, weights.across, start, start_stride, out
         )  # fmt: skip
     elif weights.copied:
-        after = move(right, width_at(out) * weights.across)
         _multiply_packed(rows, columns, depth, left, stride, right, after, start, start_stride, out)
     else:
         _multiply_contiguous_rows(
