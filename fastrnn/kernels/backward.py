@@ -86,7 +86,6 @@ class Backward(NamedTuple):
     one_group: bool  #: the first chunk of all makes the sums of `dWax` and `dWaa`, and none is 0
     reach_a: int  #: how `a` is read
     reach_dx: int  #: how `dx` is written
-    clear: int  #: 1: padded steps of it are set to 0
     stride: int
 
 
@@ -186,6 +185,12 @@ def first_state_gradient(job: Backward, block: Block, stage: Stage, part: int, p
     unpack_rows(out, stride, first, job.da0, 0, job.order, block.lo + first, block.lo + last, NEAR)
 
 
+@inner
+def clear_backward(job: Backward, block: Block, part: int, parts: int) -> None:
+    """Set padded steps of `dx` to 0."""
+    clear_padding(job.dx, job.order, job.active, block, part, parts, job.reach_dx)
+
+
 @inlined
 def run_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """A task of the backward pass."""
@@ -199,11 +204,9 @@ def run_backward(job: Backward, block: Block, stage: Stage, part: int, parts: in
         add_weight_gradients(job, block, stage, part, parts)
     elif stage.kind == stages.LAST:
         first_state_gradient(job, block, stage, part, parts)
-    elif stage.kind == stages.CLEAR and job.clear:
-        clear_padding(job.dx, job.order, job.active, block, part, parts, job.reach_dx)
 
 
-share_backward = sharing(run_backward)
+share_backward = sharing(run_backward, clear_backward)
 
 
 @inner
@@ -301,8 +304,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         to_x, to_a, pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_rows), pointer_to(work, at_staged), room_da,
         room_x,
-        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx,
-        sizes.clear, stride,
+        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
     ))  # fmt: skip
     done = share_backward(job, sizes, 1, number, workers, ticket, counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width

@@ -145,11 +145,7 @@ def unpack_chunk(
 def clear_padding(
     target: Any, order: Any, active: Any, block: Block, part: int, parts: int, reach: int
 ) -> None:
-    """Set Fortran-ordered `target` (n, m, T) to 0 where samples of a block have ended.
-
-    Whoever has the block does this: rows of one step share cache lines with their neighbours, and
-    those go to and fro between processors that write to the two.
-    """
+    """Set Fortran-ordered `target` (n, m, T) to 0 where samples of a block have ended."""
     columns, _, T = target.shape
     zeros = on_stack(pointer_into(target, 0, 0, 0), PANEL)
     clear_row(zeros, PANEL)

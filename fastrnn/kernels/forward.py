@@ -79,7 +79,6 @@ class Forward(NamedTuple):
     room: int  #: elements of `staged`; 0: `x` is read as it lies
     reach_a: int  #: how `a` is written
     reach_y: int
-    clear: int  #: 1: padded steps of these are set to 0
     stride: int  #: elements between panels
 
 
@@ -144,10 +143,9 @@ def predict(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> 
 
 @inner
 def clear_forward(job: Forward, block: Block, part: int, parts: int) -> None:
-    """CLEAR: padded steps of `a` and `y_pred`, if they hold anything yet."""
-    if job.clear:
-        clear_padding(job.a, job.order, job.active, block, part, parts, job.reach_a)
-        clear_padding(job.y_pred, job.order, job.active, block, part, parts, job.reach_y)
+    """Set padded steps of `a` and `y_pred` to 0."""
+    clear_padding(job.a, job.order, job.active, block, part, parts, job.reach_a)
+    clear_padding(job.y_pred, job.order, job.active, block, part, parts, job.reach_y)
 
 
 @inlined
@@ -159,11 +157,9 @@ def run_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int)
         step_forward(job, block, stage, part, parts)
     elif stage.kind == stages.FINISH:
         predict(job, block, stage, part, parts)
-    elif stage.kind == stages.CLEAR:
-        clear_forward(job, block, part, parts)
 
 
-share_forward = sharing(run_forward)
+share_forward = sharing(run_forward, clear_forward)
 
 
 @inner
@@ -240,8 +236,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         in_x, in_a, in_y,
         pointer_to(work, at_ba), pointer_to(work, at_by),
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        pointer_to(work, at_staged), room, reach_a, reach_y,
-        sizes.clear, stride,
+        pointer_to(work, at_staged), room, reach_a, reach_y, stride,
     ))  # fmt: skip
     share_forward(job, sizes, 0, number, workers, ticket, counters)
 

@@ -6,8 +6,11 @@ has taken a number before, so it is running: any number of workers, one included
 end, and nobody waits for a worker that the system has not started. What a task computes does not
 depend on who runs it.
 
-Blocks that go through their stages alone are not taken in turn: a worker begins with its own share
-of them, the same from call to call, whose lines are in its cache, and then helps the others.
+Blocks that go through their stages alone are not numbered: a worker takes the next that nobody came
+for. Where they are sorted by length all begin with the longest. Where they lie apart in memory each
+begins with its own share of them, the same from call to call, whose lines are in its cache. Then it
+clears their padded steps as well: rows of neighbouring samples share cache lines, which go to and
+fro between processors that write to the two.
 """
 
 from __future__ import annotations
@@ -23,10 +26,14 @@ from .stages import DONE, MOST_GROUPS, block_of, first_stage, next_stage
 #: Turns of a waiting loop before the thread offers its processor to others: 10 to 50 microseconds.
 SPINS = 1000
 
-#: Places in the shared counters, a cache line apart: tasks taken, tasks ended, tasks taken after a
-#: pass; and from the last on, one for each group of blocks, how many workers came for it.
-TAKEN, ENDED, AFTER, CAME = 0, 8, 16, 24
+#: Places in the shared counters, a cache line apart: tasks taken, tasks ended, tasks of clearing
+#: taken, those after the pass; and from the last on, one for each group of blocks, how many workers
+#: came for it.
+TAKEN, ENDED, CLEARED, AFTER, CAME = 0, 8, 16, 24, 32
 COUNTERS = CAME + MOST_GROUPS
+
+#: Tasks of clearing, if they come last: small ones, which even out those before.
+CLEARINGS = 8
 
 
 def work_types(dtype: types.Type) -> list[types.Type]:
@@ -57,8 +64,12 @@ def wait_for(counters: Any, tasks: int) -> None:
             yield_processor()
 
 
-def sharing(run: Any) -> Any:
-    """How workers share a pass out, for `run(job, block, stage, part, parts)`."""
+def sharing(run: Any, clear: Any) -> Any:
+    """How workers share a pass out.
+
+    `run(job, block, stage, part, parts)` does a part of a stage, `clear(job, block, part, parts)` a
+    part of clearing what results hold at padded steps.
+    """
 
     @inlined
     def share(
@@ -75,8 +86,9 @@ def sharing(run: Any) -> Any:
         parts = workers if shared else 1
         if not shared:
             wait_for(counters, done)
+        own = number * sizes.groups // workers if sizes.apart else 0
         for turn in range(sizes.groups):
-            group = (number * sizes.groups // workers + turn) % sizes.groups
+            group = (own + turn) % sizes.groups
             if not shared and take(counters, CAME + group) > 0:
                 continue
             for b in range(group, sizes.blocks, sizes.groups):
@@ -95,8 +107,16 @@ def sharing(run: Any) -> Any:
                         ticket = take(counters, TAKEN)
                     else:
                         stage = next_stage(stage, block, job.active)
+                if sizes.clear and sizes.apart:
+                    clear(job, block, 0, 1)
             if not shared:
                 end(counters)
+        if sizes.clear and not sizes.apart:
+            part = take(counters, CLEARED)
+            while part < CLEARINGS:
+                for b in range(sizes.blocks):
+                    clear(job, block_of(job.order, job.active, b, sizes, 0, 0), part, CLEARINGS)
+                part = take(counters, CLEARED)
         return done if shared else done + sizes.groups
 
     return share

@@ -9,7 +9,6 @@ consecutive steps, whose rows (one for each sample and step) fit a buffer:
     FINISH    what follows from the states of all rows of the chunk
     PRODUCTS  weight gradients of all rows of the chunk (backward only)
     LAST      what follows from the last step (backward only)
-    CLEAR     padded steps of results, once all else is done
 
 The backward pass runs the same stages over the steps in reverse. Inside a stage every part can run
 at the same time. Two buffers take turns, so that the first step of a chunk finds the one before it.
@@ -24,7 +23,7 @@ from numba import types
 
 from ._jit import array_in, array_out, entry, inner
 
-PREPARE, STEP, FINISH, PRODUCTS, LAST, CLEAR, DONE = range(7)
+PREPARE, STEP, FINISH, PRODUCTS, LAST, DONE = range(6)
 
 
 #: Groups of blocks at most.
@@ -113,7 +112,7 @@ def _chunk(block: Block, active: Any, begin: int, previous: int, side: int) -> S
 def first_stage(block: Block, active: Any) -> Stage:
     """The stage in which a block starts."""
     if block.steps == 0:
-        return Stage(CLEAR, 0, 0, 0, 0, 0, 0, 0)
+        return Stage(DONE, 0, 0, 0, 0, 0, 0, 0)
     return _chunk(block, active, 0, 0, 0)
 
 
@@ -134,8 +133,6 @@ def next_stage(stage: Stage, block: Block, active: Any) -> Stage:
         return _chunk(block, active, end, row, 1 - side)
     if kind == PRODUCTS:
         return Stage(LAST, begin, end, rows, turn, row, previous, side)
-    if kind < CLEAR:
-        return Stage(CLEAR, begin, end, rows, turn, row, previous, side)
     return Stage(DONE, begin, end, rows, turn, row, previous, side)
 
 
