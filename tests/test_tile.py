@@ -12,6 +12,7 @@ from numba import njit
 from fastrnn.kernels.memory import first_aligned, pointer_to
 from fastrnn.kernels.panels import panels_of, width_of
 from fastrnn.kernels.products import (
+    add_rows,
     add_transposed_product,
     multiply_columns,
     multiply_rows,
@@ -79,6 +80,11 @@ def _add_transposed(rows, columns, depth, left, right, start, start_stride, out,
         pointer_to(out, GUARD),
         out_stride,
     )
+
+
+@njit
+def _add_rows(rows, source, out):
+    add_rows(rows, pointer_to(source, 0), pointer_to(out, GUARD))
 
 
 @njit
@@ -220,6 +226,22 @@ def test_add_transposed_product(rows, depth, dtype):
             ref = (added[:, :computed] + sums[:, :computed]).astype(dtype)
             np.testing.assert_allclose(comp[:, :computed], ref, rtol=0, atol=tolerance)
             assert np.array_equal(comp[:, computed:], before[:, computed:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [0, 1, 2, 37])
+def test_add_rows(rows, dtype):
+    rng = np.random.default_rng(rows)
+    width = _width(np.empty(1, dtype))
+    source = rng.standard_normal((rows, PANEL)).astype(dtype)
+    before = rng.standard_normal(width).astype(dtype)
+    out = guarded(before)
+    _add_rows(rows, source.ravel(), out)
+    assert_guards(out)
+    total = np.zeros(width, dtype)
+    for row in source:
+        total += row[:width]
+    assert np.array_equal(out[GUARD:-GUARD], before + total)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -43,9 +43,9 @@ from .memory import (
     prefetch_to_read,
     reach_to_read,
     reach_to_write,
-    view,
 )
 from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_at, width_of
+from .products import add_rows, tiles
 from .schedule import AFTER, COUNTERS, TAKEN, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
@@ -136,18 +136,12 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
 @inner
 def add_bias_gradient(rows: int, dz: Any, stride: int, first: int, last: int, out: Any) -> None:
     """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles."""
-    width = width_at(dz)
-    for column in range(first, last, width):
-        total = view(move(out, column), width)
-        chunk = view(tile_at(dz, stride, stride // PANEL - 1, column), width)
+    for column in range(first, last, width_at(dz)):
         for begin in range(0, rows, SUMMED_ROWS):
-            chunk[:] = 0
-            for i in range(begin, min(begin + SUMMED_ROWS, rows)):
-                values = view(tile_at(dz, stride, i, column), width)
-                for c in range(width):
-                    chunk[c] += values[c]
-            for c in range(width):
-                total[c] += chunk[c]
+            add_rows(
+                min(SUMMED_ROWS, rows - begin), tile_at(dz, stride, begin, column),
+                move(out, column),
+            )  # fmt: skip
 
 
 @inner
@@ -254,7 +248,7 @@ def backward_types(dtype: types.Type) -> list[types.Type]:
 @worker(
     lambda dtype: [types.int64, *backward_types(dtype), *work_types(dtype)],
     multiply_tiles_of, multiply_column, add_weight_gradient, lay_out, pack_chunk, unpack_chunk,
-    unpack_rows, differentiate,
+    unpack_rows, differentiate, tiles,
 )  # fmt: skip
 def backward_worker(number, workers, sizes, batch, parameters, states, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a backward pass."""

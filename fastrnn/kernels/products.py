@@ -173,6 +173,19 @@ def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
     emitter.switch_rows(rows, emit_rows)
 
 
+def _emit_add_rows(emitter: Emitter, arguments: Any) -> None:
+    rows, source, out = arguments
+
+    def row(turn: Any, values: list[Any]) -> list[Any]:
+        *sums, source = values
+        sums = emitter.add(sums, emitter.load_tile(1, source, emitter.constant(0)))
+        return [*sums, emitter.at(source, PANEL)]
+
+    *sums, _ = emitter.loop(rows, [*emitter.zeros(1), source], row)
+    before = emitter.load_tile(1, out, emitter.constant(0))
+    emitter.store_tile(emitter.add(before, sums), out, emitter.constant(0))
+
+
 class _TileFunction(NamedTuple):
     """A function that every kernel calls by its symbol and that is compiled once, by `tiles`."""
 
@@ -209,7 +222,8 @@ class _TileFunction(NamedTuple):
 _MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipippip", _emit_multiply_rows)
 _MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", _emit_multiply_columns)
 _ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipi", _emit_add_transposed)
-_FUNCTIONS = _MULTIPLY_ROWS, _MULTIPLY_COLUMNS, _ADD_TRANSPOSED
+_ADD_ROWS = _TileFunction("add_rows", "ipp", _emit_add_rows)
+_FUNCTIONS = _MULTIPLY_ROWS, _MULTIPLY_COLUMNS, _ADD_TRANSPOSED, _ADD_ROWS
 
 
 @intrinsic
@@ -319,3 +333,9 @@ def add_transposed_product(
     `out_stride` apart.
     """
     return _ADD_TRANSPOSED.call(left.dtype)
+
+
+@intrinsic
+def add_rows(typingctx: Any, rows: Any, source: Any, out: Any) -> Any:
+    """Add the sum of `rows` rows of a panel, as wide as a tile, to those numbers at `out`."""
+    return _ADD_ROWS.call(source.dtype)
