@@ -94,7 +94,7 @@ class Ragged:
     def cut(self, n_x: int, n_a: int, n_y: int, *, clear: int, past: int, itemsize: int) -> Cut:
         """Cut the batch up for a pass; one without an output layer, ``n_y`` = 0, is the one back.
 
-        ``clear`` is 1 if padded steps, where there are any, hold anything yet; ``past`` is 1 if
+        ``clear`` is 1 if padded steps, where there are any, may hold anything; ``past`` is 1 if
         the results are large.
         """
         m, total = len(self.lengths), self.total
@@ -104,7 +104,8 @@ class Ragged:
             workers = 1
         else:
             workers = _threads.threads()
-        clear = clear if total < m * self.T else 0
+        if total == m * self.T:
+            clear = 0  # nothing is padded
         sizes = blocks, groups, rows, clear, past, int(apart)
         return Cut(sizes, workers, *self._sorted(blocks, apart))
 

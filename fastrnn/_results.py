@@ -152,6 +152,7 @@ def results(
     """
     largest = max(map(math.prod, shapes)) * dtype.itemsize
     if largest < _LARGE_BYTES:
+        # A microsecond for each counts in small calls.
         make = np.empty if largest < _SMALLEST else empty
         return [make(shape, dtype, "F") for shape in shapes], 1, 0
     sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]

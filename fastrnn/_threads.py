@@ -59,15 +59,17 @@ def call(
     Whoever asks for more than one worker has seen that there are `threads`. If there is no memory
     for the workspace, which comes before all else, idle memory makes room for it.
     """
-    try:
-        if alone or workers == 1:
-            kernel(dtype, workers, 0, *arguments)
+    for first in (True, False):
+        try:
+            if alone or workers == 1:
+                kernel(dtype, workers, 0, *arguments)
+            else:
+                _call_in_threads(kernel, dtype, workers, arguments)
+        except MemoryError:
+            if not (first and release()):
+                raise
         else:
-            _call_in_threads(kernel, dtype, workers, arguments)
-    except MemoryError:
-        if not release():
-            raise
-        call(kernel, dtype, workers, *arguments, alone=alone)
+            return
 
 
 def _call_in_threads(

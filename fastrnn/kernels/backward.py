@@ -46,7 +46,7 @@ from .memory import (
 )
 from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_at, width_of
 from .products import add_rows, tiles
-from .schedule import AFTER, COUNTERS, TAKEN, end, sharing, take, wait_for, work_types
+from .schedule import COUNTERS, SUMMED, TAKEN, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
 from .weights import (
@@ -303,14 +303,14 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     done = share_backward(job, sizes, 1, number, workers, ticket, counters)
     row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width
     wait_for(counters, done)
-    part, groups = take(counters, AFTER), sizes.groups
+    part, groups = take(counters, SUMMED), sizes.groups
     while part < workers:
         if size_dWax and (groups > 1 or active[0]):
             sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
         if size_dWaa and (groups > 1 or active[0]):
             sum_groups(sums_dWaa, size_sums, groups, row_a, dWaa, part, workers)
         sum_groups(sums_dba, size_sums, groups, 1, dba, part, workers)
-        part = take(counters, AFTER)
+        part = take(counters, SUMMED)
 
 
 @allocating

@@ -16,6 +16,9 @@ class Emitter:
     """Emits one tile: accumulators in registers, a loop of multiply-adds over the depth."""
 
     UNROLL = 2
+    #: Bytes of weights that each unrolled turn asks for: no more than it multiplies by, and at most
+    #: a cache line and the next, which comes with it.
+    AHEAD = min(2 * CACHE_LINE, UNROLL * TILE.vectors * TILE.vector_bytes)
 
     def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
         self.builder = builder
@@ -153,13 +156,13 @@ class Emitter:
     ) -> list[Any]:
         """`count` steps, unrolled where `count` is a number known now, divisible by `UNROLL`.
 
-        `pointers`: to `left`, to `right`, and optionally to what to ask for meanwhile, a cache line
-        and the next, which comes with it, in every unrolled turn. `strides`: of a row and of a
-        step in `left`, of a step in `right`. Returned are the sums and the pointers after the last
+        `pointers`: to `left`, to `right`, and optionally to what to ask for meanwhile, `AHEAD`
+        bytes in every unrolled turn. `strides`: of a row and of a step in `left`, of a step in
+        `right`. Returned are the sums and the pointers after the last
         step.
         """
         row_stride, left_step, right_step = strides
-        pair = 2 * CACHE_LINE // self.itemsize
+        pair = self.AHEAD // self.itemsize
         carried = 1 + len(pointers)  # behind the sums: the twin of `left`, and the pointers
 
         def body(values: list[Any], unroll: int) -> list[Any]:

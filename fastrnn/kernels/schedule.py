@@ -1,10 +1,9 @@
 """How workers share a list of tasks, one stage after the other.
 
-All tasks of a call are numbered in the order of their stages. A worker takes the next number,
-waits until every task of the earlier stages has ended, and runs its task. Whoever it waits for
-has taken a number before, so it is running: any number of workers, one included, gets to the
-end, and nobody waits for a worker that the system has not started. What a task computes does not
-depend on who runs it.
+Tasks of stages are numbered in their order. A worker takes the next number, waits until every task
+of the earlier stages has ended, and runs its task. Whoever it waits for has taken a number before,
+so it is running: any number of workers, one included, gets to the end, and nobody waits for a
+worker that the system has not started. What a task computes does not depend on who runs it.
 
 Blocks that go through their stages alone are not numbered: a worker takes the next that nobody came
 for. Where they are sorted by length all begin with the longest. Where they lie apart in memory each
@@ -26,11 +25,11 @@ from .stages import DONE, MOST_GROUPS, block_of, first_stage, next_stage
 #: Turns of a waiting loop before the thread offers its processor to others: 10 to 50 microseconds.
 SPINS = 1000
 
-#: Places in the shared counters, a cache line apart: tasks taken, tasks ended, tasks of clearing
-#: taken, those after the pass; and from the last on, one for each group of blocks, how many workers
-#: came for it.
-TAKEN, ENDED, CLEARED, AFTER, CAME = 0, 8, 16, 24, 32
-COUNTERS = CAME + MOST_GROUPS
+#: Places in the shared counters, a cache line apart: tasks taken, tasks ended, tasks taken of
+#: clearing and of summing; side by side from the last on, how often each group of blocks was asked
+#: for.
+TAKEN, ENDED, CLEARED, SUMMED, CLAIMED = 0, 8, 16, 24, 32
+COUNTERS = CLAIMED + MOST_GROUPS
 
 #: Tasks of clearing, if they come last: small ones, which even out those before.
 CLEARINGS = 8
@@ -78,18 +77,19 @@ def sharing(run: Any, clear: Any) -> Any:
         """Run the pass as worker `number`, and return how many tasks there were up to its end.
 
         With many blocks a task is a group of blocks, each of which goes through its stages alone;
-        with one block a task is one of `workers` parts of a stage. As many tasks came before, and
-        the worker holds the `ticket` of the next.
+        with one block a task is one of `workers` parts of a stage, and `ticket` is the number of
+        the one that this worker holds. The `workers` tasks before laid out the weights. Clearing
+        counts as none.
         """
         done = workers
         shared = sizes.blocks == 1
         parts = workers if shared else 1
         if not shared:
             wait_for(counters, done)
-        own = number * sizes.groups // workers if sizes.apart else 0
-        for turn in range(sizes.groups):
-            group = (own + turn) % sizes.groups
-            if not shared and take(counters, CAME + group) > 0:
+        first_group = number * sizes.groups // workers if sizes.apart else 0
+        for k in range(sizes.groups):
+            group = (first_group + k) % sizes.groups
+            if not shared and take(counters, CLAIMED + group) > 0:
                 continue
             for b in range(group, sizes.blocks, sizes.groups):
                 block = block_of(job.order, job.active, b, sizes, backward, group)

@@ -25,7 +25,6 @@ from ._jit import array_in, array_out, entry, inner
 
 PREPARE, STEP, FINISH, PRODUCTS, LAST, DONE = range(6)
 
-
 #: Groups of blocks at most.
 MOST_GROUPS = 16
 
@@ -36,7 +35,7 @@ class Sizes(NamedTuple):
     blocks: int  #: of samples, each with a time loop of its own; 1: all workers share it
     groups: int  #: sums of weight gradients, each over blocks of its own
     capacity: int  #: rows of a chunk, at least the samples of a block
-    clear: int  #: 1: results hold anything yet, and are set to 0 at padded steps
+    clear: int  #: 1: results may hold anything, and are set to 0 at padded steps
     past: int  #: 1: results are large, and are written past the caches
     apart: int  #: 1: the samples of a block follow each other in memory
 
@@ -129,7 +128,7 @@ def next_stage(stage: Stage, block: Block, active: Any) -> Stage:
         return Stage(FINISH, begin, end, rows, turn, row, previous, side)
     if kind == FINISH and block.backward:
         return Stage(PRODUCTS, begin, end, rows, turn, row, previous, side)
-    if kind < LAST and end < block.steps:
+    if kind != LAST and end < block.steps:
         return _chunk(block, active, end, row, 1 - side)
     if kind == PRODUCTS:
         return Stage(LAST, begin, end, rows, turn, row, previous, side)

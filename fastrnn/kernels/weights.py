@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from numba import types
 
 from ._jit import array_in, array_out, inner, shared
+from .emitter import Emitter
 from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
 from .panels import WIDTH_BYTES, lanes_at, tiles_of, width_at, width_of
 from .products import multiply_columns, multiply_rows, tiles
@@ -17,6 +18,9 @@ from .transposition import transpose
 BLOCK_BYTES = 16384
 BLOCK_ROWS = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
 BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
+
+#: Rows of a tile that a product multiplies by, for one that it asks for ahead of time.
+ROWS_OF_ONE = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 
 #: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
 #: pack them costs as much as these. In columns as long as the last number it never pays.
@@ -285,8 +289,8 @@ def _multiply_packed(
 ) -> None:  # fmt: skip
     """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
 
-    They are asked for meanwhile. What lies behind all weights is not: one worker writes there, and
-    would lose its cache lines to all that ask.
+    They are asked for meanwhile, each call a share. What lies behind all weights is not: one worker
+    writes there, and would lose its cache lines to all that ask.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
     all rows; a sum continues where the block before left it.
@@ -295,8 +299,10 @@ def _multiply_packed(
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
         ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
-        # A call asks for a quarter of as many rows as it multiplies by.
-        last = 3 * min(BLOCK_ROWS, rest if rest > 0 else depth) // 4
+        following = min(BLOCK_ROWS, rest if rest > 0 else depth)
+        asked = some // PANEL * PANEL // ROWS_OF_ONE
+        if asked > following:
+            ahead, following = move(right, k * width), some
         for i in range(parts):
             first = rows * i // parts
             multiply_rows(
@@ -307,7 +313,7 @@ def _multiply_packed(
                 stride,
                 move(right, k * width),
                 width,
-                move(ahead, last * i // max(parts - 1, 1) * width),
+                move(ahead, (following - asked) * i // max(parts - 1, 1) * width),
                 move(start, first * start_stride),
                 start_stride,
                 move(out, first * PANEL),
