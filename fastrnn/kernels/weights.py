@@ -20,7 +20,7 @@ BLOCK_ROWS = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
 BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
 
 #: Rows of a tile that a product multiplies by, for one that it asks for ahead of time.
-ROWS_OF_ONE = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
+ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 
 #: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
 #: pack them costs as much as these. In columns as long as the last number it never pays.
@@ -300,7 +300,7 @@ def _multiply_packed(
         some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
         ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
         following = min(BLOCK_ROWS, rest if rest > 0 else depth)
-        asked = some // PANEL * PANEL // ROWS_OF_ONE
+        asked = some // PANEL * PANEL // ROWS_PER_ASKED
         if asked > following:
             ahead, following = move(right, k * width), some
         for i in range(parts):
