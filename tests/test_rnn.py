@@ -38,8 +38,8 @@ LARGE = [
     Shape(40, 200, 9, 20, 9),
     Shape(5, 33, 3, 1, 40),
 ]
-# As (n_x, n_a, m, T): few samples or few steps.
-FEW = [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1)]
+# As (n_x, n_a, m, T): few samples or few steps, the last in blocks of samples.
+FEW = [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1), (33, 150, 70, 1)]
 
 
 @st.composite

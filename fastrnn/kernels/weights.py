@@ -26,7 +26,7 @@ ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 #: pack them costs as much as these. In columns as long as the last number it never pays.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
 #: Samples of a single step up to which that holds for sums along lanes.
-MOST_BY_COLUMNS = 256
+MOST_BY_COLUMNS = 128
 #: Length of their columns at a time: those of few rows on the left stay in the first cache level.
 DOT_DEPTH = 512
 
@@ -101,29 +101,32 @@ def pack_weights(
 
 @inner
 def _one_step(active: Any, sizes: Any) -> bool:
-    """Whether one block of samples goes through a single step."""
-    return sizes.blocks == 1 and (active.size < 3 or active[1] == 0)
+    """Whether there is a single step: of blocks by length the first is the longest."""
+    return active.size == 2 * sizes.blocks or (not sizes.apart and active[1] == 0)
 
 
 @inner
 def few_rows(active: Any, sizes: Any) -> bool:
     """Whether weights that all rows are multiplied by serve too few of them to be packed."""
-    return sizes.capacity <= FEW_IN_CHUNK or _one_step(active, sizes)
+    few = sizes.capacity <= FEW_IN_CHUNK or _one_step(active, sizes)
+    return few and sizes.blocks == 1
 
 
 @inner
 def few_steps(active: Any, sizes: Any) -> bool:
     """Whether weights of the recurrence serve too few steps to be packed."""
     few = active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
-    return (few and sizes.blocks == 1) or _one_step(active, sizes)
+    return (few or _one_step(active, sizes)) and sizes.blocks == 1
 
 
 @inner
 def go_by_columns(n_a: int, active: Any, sizes: Any) -> tuple[bool, bool]:
     """Whether `Wax` and `Wya`, and `Waa`, are multiplied by contiguous columns, forward."""
-    few = active[0] <= MOST_BY_COLUMNS and sizes.blocks == 1
-    long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN
-    return few and few_rows(active, sizes), few and (long or few_steps(active, sizes))
+    if active[0] * sizes.blocks > MOST_BY_COLUMNS:
+        return False, False
+    long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN and sizes.blocks == 1
+    one = _one_step(active, sizes)
+    return one or few_rows(active, sizes), one or long or few_steps(active, sizes)
 
 
 @inner
