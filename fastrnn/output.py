@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check, _threads
 from fastrnn.caches import forward_pass_of
-from fastrnn.kernels import output as kernels
+from fastrnn.kernels.output import output_backward as output_kernel
+from fastrnn.kernels.softmax import softmax as softmax_kernel
 
 #: Rows in a group of labelled rows, at least, and groups at most: one thread takes one at a time.
 _GROUP_ROWS = 64
@@ -46,7 +47,7 @@ def softmax(x: ArrayLike) -> NDArray[np.floating[Any]]:
     shape = logits.shape if logits.ndim > 1 else (len(logits), 1)
     columns = logits.reshape(len(logits), -1)
     out = np.empty_like(columns)
-    kernels.softmax(out.dtype, columns[:, :, np.newaxis], out[:, :, np.newaxis])
+    softmax_kernel(out.dtype, columns[:, :, np.newaxis], out[:, :, np.newaxis])
     return out.reshape(shape)
 
 
@@ -125,5 +126,5 @@ def output_backward(
     arguments = a.dtype.type(scale), rows, (y_pred, a, Wya, by), outputs, losses
     small = 2 * len(steps) * n_a * len(by) < _threads.SERIAL_WORK
     alone = small or _threads.threads() == 1
-    _threads.call(kernels.output_backward, a.dtype, groups, *arguments, alone=alone)
+    _threads.call(output_kernel, a.dtype, groups, *arguments, alone=alone)
     return float(losses.sum()) * scale, gradients

@@ -48,16 +48,6 @@ def tanh_in_place(values, first, count):
 
 
 @njit(error_model="numpy")
-def largest_of(values, first, before):
-    return activation.largest_of(pointer_to(values, first), before)
-
-
-@njit(error_model="numpy")
-def exp_and_sum(values, first, largest):
-    return activation.exp_and_sum(pointer_to(values, first), largest)
-
-
-@njit(error_model="numpy")
 def lanes_of(values):
     return lanes_at(pointer_to(values, 0))
 
@@ -235,31 +225,3 @@ def test_tanh_in_place(dtype):
             comp = values.view(integer)
             assert np.array_equal(comp[part], ref[part])
             assert np.array_equal(np.delete(comp, part), np.delete(x.view(integer), part))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_largest_of_registers(dtype):
-    values = np.random.default_rng(0).standard_normal(64).astype(dtype)
-    lanes = lanes_of(values)
-    assert lanes > 1
-    for first in range(20):
-        part = slice(first, first + lanes)
-        assert largest_of(values, first, dtype(-9)) == values[part].max()
-        assert largest_of(values, first, dtype(9)) == 9
-    assert largest_of(np.full(64, -np.inf, dtype), 0, dtype(-np.inf)) == -np.inf
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_exp_and_sum_of_registers(dtype):
-    x = np.random.default_rng(0).uniform(-80, 3, 64).astype(dtype)
-    lanes = lanes_of(x)
-    for first in range(20):
-        part = slice(first, first + lanes)
-        values = x.copy()
-        total = exp_and_sum(values, first, dtype(3))
-        ref = one_by_one("exp", x[part] - dtype(3))
-        assert np.array_equal(values[part], ref)
-        assert np.array_equal(np.delete(values, part), np.delete(x, part))
-        np.testing.assert_allclose(
-            total, ref.sum(dtype=np.longdouble), rtol=8 * np.finfo(dtype).eps
-        )

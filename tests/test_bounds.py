@@ -72,7 +72,7 @@ def run_python(code, *arguments, **environment):
 @pytest.mark.slow
 def test_array_indices():
     code = f"""{CALLS}
-    from fastrnn.kernels import backward, forward, output, stages
+    from fastrnn.kernels import backward, forward, output, softmax, stages
     import re
 
     from fastrnn.kernels._jit import Kernel, array_in, entry
@@ -88,7 +88,7 @@ def test_array_indices():
 
     config.BOUNDSCHECK = 1
     call_all([*SHAPES, *LARGE], ["full", "some_zero"], ["float32", "float64"])
-    modules = backward, forward, output, stages
+    modules = backward, forward, output, softmax, stages
     kernels = [k for module in modules for k in vars(module).values() if isinstance(k, Kernel)]
     assert kernels and all(len(kernel.compiled) > 0 for kernel in kernels)
 

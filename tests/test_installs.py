@@ -21,7 +21,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX")
 CALL = """if True:
     import numpy as np
     import fastrnn
-    from fastrnn.kernels.output import softmax
+    from fastrnn.kernels.softmax import softmax
 
     result = fastrnn.softmax(np.zeros((2, 3), np.float32))
     assert result.tolist() == [[0.5] * 3] * 2, result

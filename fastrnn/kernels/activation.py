@@ -45,7 +45,6 @@ From one number to the next, tanh was seen to step down by 2 such units at most 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -201,29 +200,6 @@ class Number:
         """An integer of the width of the number."""
         return self._constant(self.integer, number)
 
-    def with_all(self, scalar: ir.Value) -> Number:
-        """A vector of the same kind with `scalar` in every lane."""
-        kind, index = self.value.type, ir.IntType(32)
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(index, 0))
-        mask = ir.Constant(ir.VectorType(index, self.lanes), [0] * self.lanes)
-        return Number(self.builder, self.builder.shuffle_vector(first, undefined, mask))
-
-    def folded(self, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
-        """One scalar of all lanes: halves are combined until one lane is left."""
-        value, lanes, index = self.value, self.lanes, ir.IntType(32)
-        while lanes > 1:
-            lanes //= 2
-            low, high = (
-                ir.Constant(ir.VectorType(index, lanes), list(range(start, start + lanes)))
-                for start in (0, lanes)
-            )
-            value = combine(
-                self.builder.shuffle_vector(value, value, low),
-                self.builder.shuffle_vector(value, value, high),
-            )
-        return self.builder.extract_element(value, ir.Constant(index, 0))
-
     def power_of_two(self, bits: ir.Value) -> Number:
         """The number whose exponent field is the low end of the integer `bits`."""
         fraction = self.bit_pattern(self.format.fraction)
@@ -264,7 +240,7 @@ def exp_of(x: Number) -> Number:
     return Number(builder, builder.select(zero, x.constant(0.0), result.value))
 
 
-def _registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
+def on_registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
     """Code of an intrinsic on the `lanes_of` elements at `pointer`, its first argument.
 
     `emit(values, *rest)` gives what the elements become, None to leave them, and the result.
@@ -287,7 +263,7 @@ def _registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
 @intrinsic
 def tanh_register(typingctx: Any, pointer: Any) -> Any:
     """`tanh` of the `lanes_of` elements at `pointer`, in place."""
-    return types.void(pointer), _registers(pointer, lambda values: (tanh_of(values), None))
+    return types.void(pointer), on_registers(pointer, lambda values: (tanh_of(values), None))
 
 
 def _tanh_to(stream: bool) -> Any:
@@ -307,72 +283,10 @@ def _tanh_to(stream: bool) -> Any:
                 builder.store(result.value, cast, align=x.format.bits // 8)
             return result, None
 
-        return types.void(pointer, target), _registers(pointer, emit)
+        return types.void(pointer, target), on_registers(pointer, emit)
 
     return tanh_to
 
 
 tanh_copied = _tanh_to(stream=False)
 tanh_streamed = _tanh_to(stream=True)
-
-
-def _larger(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    """Emit the larger of two, y where one is NaN."""
-    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
-
-
-@intrinsic
-def largest_of(typingctx: Any, pointer: Any, before: Any) -> Any:
-    """The largest of `before` and the `lanes_of` elements at `pointer`; any number beside NaN."""
-
-    def emit(values: Number, before: ir.Value) -> tuple[None, ir.Value]:
-        larger = functools.partial(_larger, values.builder)
-        return None, larger(before, values.folded(larger))
-
-    return pointer.dtype(pointer, pointer.dtype), _registers(pointer, emit)
-
-
-def _on_two(combine: Callable[[Number, Number], Number]) -> Any:
-    """Make an intrinsic that combines elements in place with those at a second pointer."""
-
-    @intrinsic
-    def on_two(typingctx: Any, pointer: Any, other: Any) -> Any:
-        def emit(x: Number, address: ir.Value) -> tuple[Number, None]:
-            cast = x.builder.bitcast(address, x.value.type.as_pointer())
-            y = Number(x.builder, x.builder.load(cast, align=x.format.bits // 8))
-            return combine(x, y), None
-
-        return types.void(pointer, other), _registers(pointer, emit)
-
-    return on_two
-
-
-#: `exp(x - y)`; sum; quotient; and the larger, y where one is NaN, of x in place and y.
-exp_of_difference = _on_two(lambda x, y: exp_of(x - y))
-sum_of = _on_two(lambda x, y: x + y)
-quotient_of = _on_two(lambda x, y: x / y)
-larger_of = _on_two(lambda x, y: Number(x.builder, _larger(x.builder, x.value, y.value)))
-
-
-@intrinsic
-def exp_and_sum(typingctx: Any, pointer: Any, largest: Any) -> Any:
-    """`exp(value - largest)` of the `lanes_of` elements at `pointer` in place, and their sum."""
-
-    def emit(values: Number, largest: ir.Value) -> tuple[Number, ir.Value]:
-        changed = exp_of(values - values.with_all(largest))
-        return changed, changed.folded(values.builder.fadd)
-
-    return pointer.dtype(pointer, pointer.dtype), _registers(pointer, emit)
-
-
-@intrinsic
-def softmax_register(typingctx: Any, pointer: Any) -> Any:
-    """Softmax of the `lanes_of` elements at `pointer`, in place."""
-
-    def emit(values: Number) -> tuple[Number, None]:
-        builder = values.builder
-        largest = values.folded(functools.partial(_larger, builder))
-        exps = exp_of(values - values.with_all(largest))
-        return exps / values.with_all(exps.folded(builder.fadd)), None
-
-    return types.void(pointer), _registers(pointer, emit)

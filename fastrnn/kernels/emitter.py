@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -10,6 +11,33 @@ from numba.core import cgutils
 
 from .memory import CACHE_LINE
 from .tile import FEW_ROWS, TILE, lanes_of, tile_width
+
+
+def folded(
+    builder: ir.IRBuilder,
+    registers: list[ir.Value],
+    combine: Callable[[ir.Value, ir.Value], ir.Value],
+) -> ir.Value:
+    """Emit the lanes of each register combined, for 1, 2 or 4 registers: a vector of as many."""
+    lanes, index = registers[0].type.count, ir.IntType(32)
+
+    def shuffle(x: ir.Value, y: ir.Value, places: list[int]) -> ir.Value:
+        mask = ir.Constant(ir.VectorType(index, len(places)), places)
+        return builder.shuffle_vector(x, y, mask)
+
+    span, wanted = 1, len(registers)
+    while span < wanted:
+        lower = [k if not k & span else lanes + k - span for k in range(lanes)]
+        upper = [k + span if not k & span else lanes + k for k in range(lanes)]
+        pairs = zip(registers[::2], registers[1::2], strict=True)
+        registers = [combine(shuffle(*p, lower), shuffle(*p, upper)) for p in pairs]
+        span *= 2
+    (total,) = registers
+    while lanes > wanted:
+        lanes //= 2
+        halves = (shuffle(total, total, list(range(i, i + lanes))) for i in (0, lanes))
+        total = combine(*halves)
+    return total
 
 
 class Emitter:

@@ -42,9 +42,9 @@ from .memory import (
     prefetch_to_write,
     reach_to_write,
 )
-from .output import softmax_rows
 from .panels import pack_rows, panels_of, tiles_of, width_at, width_of
 from .schedule import COUNTERS, TAKEN, end, sharing, take, work_types
+from .softmax import softmax_rows
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
 from .weights import (

@@ -1,4 +1,4 @@
-"""The output layer: softmax over the classes of each row, and the gradient of cross-entropy.
+"""The output layer backward: the gradient of cross-entropy.
 
 With logits `z = Wya a + by`, `y = softmax(z)` and label `k`, the loss of a row is `-log y[k]` and
 its gradient with respect to `z` is `y - e[k]`, from which `dWya`, `dby` and `da` follow.
@@ -11,73 +11,23 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from ._jit import allocating, array_in, array_out, entry, inner, shared
-from .activation import (
-    exp_and_sum,
-    exp_of_difference,
-    larger_of,
-    largest_of,
-    quotient_of,
-    softmax_register,
-    sum_of,
-)
+from ._jit import allocating, array_in, array_out, inner
 from .chunk import add_weight_gradient, multiply_rows_of, multiply_tiles_of, share_of, sum_groups
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
     NEAR,
-    copy,
     first_aligned,
     move,
-    on_stack,
-    pointer_into,
     pointer_to,
     view,
 )
-from .panels import lanes_at, pack_rows, panels_of, tile_at, tiles_of, unpack_rows, width_of
-from .tile import PANEL, TILE
+from .panels import pack_rows, panels_of, tile_at, tiles_of, unpack_rows, width_of
+from .tile import PANEL
 from .weights import pack_weights, packed_weights
 
-#: Rows that are worked on at a time, and of these, rows whose softmax is taken in turn.
-CAPACITY, IN_TURN = 192, 8
-
-
-def _softmax_rows_type(dtype: types.Type) -> types.Type:
-    return types.void(types.CPointer(dtype), types.int64, types.int64, types.int64)
-
-
-@shared(_softmax_rows_type)
-def softmax_rows(panels: Any, stride: int, rows: int, n_y: int) -> None:
-    """Softmax of each row of logits in panels `stride` elements apart, in place.
-
-    Beyond `n_y` the last tile holds -inf. A row with a NaN, or whose largest is infinite, is NaN.
-    """
-    width = lanes_at(panels)
-    tiles = tiles_of(n_y, width)
-    if tiles == 1:
-        for i in range(rows):
-            softmax_register(move(panels, i * PANEL))
-        return
-    # Of several rows in turn: each waits long for its largest, and then for its sum.
-    numbers = view(on_stack(panels, IN_TURN), IN_TURN)
-    for first in range(0, rows, IN_TURN):
-        last = min(first + IN_TURN, rows)
-        for i in range(first, last):
-            largest = view(move(panels, i * PANEL), 1)[0]
-            for j in range(tiles):
-                largest = largest_of(tile_at(panels, stride, i, j * width), largest)
-            numbers[i - first] = largest
-        for i in range(first, last):
-            largest = numbers[i - first]
-            total = 0 * largest
-            for j in range(tiles):
-                total += exp_and_sum(tile_at(panels, stride, i, j * width), largest)
-            numbers[i - first] = total
-        for i in range(first, last):
-            for j in range(tiles):
-                values = view(tile_at(panels, stride, i, j * width), width)
-                for c in range(width):
-                    values[c] /= numbers[i - first]
+#: Rows that are worked on at a time.
+CAPACITY = 192
 
 
 @inner
@@ -209,37 +159,3 @@ def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[
     work = output_work(team[0], layer, da, dWya)
     run_team(team, (team[0], scale, rows, layer, outputs, losses, work))
     sum_output_groups(team[0], work, dWya, dby)
-
-
-@entry(lambda dtype: types.void(array_in(dtype, 3), array_out(dtype, 3, "A")))
-def softmax(x, out):  # type: ignore[no-untyped-def]
-    """Softmax of each column of `x` (n, m, 1), one column in each lane."""
-    n, m, _ = x.shape
-    width = width_of(x) // TILE.vectors
-    work = np.empty((n + 2) * width, x.dtype)
-    rows, largest = pointer_to(work, 0), pointer_to(work, n * width)
-    total = move(largest, width)
-    for first in range(0, m, width):
-        used = min(width, m - first)
-        for k in range(n):
-            row = move(rows, k * width)
-            if used == width and x.strides[1] == x.itemsize:
-                copy(row, pointer_into(x, k, first, 0), width)
-            else:
-                for i in range(used):
-                    work[k * width + i] = x[k, first + i, 0]
-                work[k * width + used : (k + 1) * width] = 0
-        copy(largest, rows, width)
-        work[(n + 1) * width :] = 0
-        for k in range(n):
-            larger_of(largest, move(rows, k * width))
-        for k in range(n):
-            exp_of_difference(move(rows, k * width), largest)
-            sum_of(total, move(rows, k * width))
-        for k in range(n):
-            quotient_of(move(rows, k * width), total)
-            if used == width and out.strides[1] == out.itemsize:
-                copy(pointer_into(out, k, first, 0), move(rows, k * width), width)
-            else:
-                for i in range(used):
-                    out[k, first + i, 0] = work[k * width + i]

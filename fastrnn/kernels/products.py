@@ -35,7 +35,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import Kernel
-from .emitter import Emitter
+from .emitter import Emitter, folded
 from .parts import MaskedRow
 from .tile import PANEL, dot_columns
 
@@ -92,29 +92,6 @@ def _emit_add_transposed(emitter: Emitter, arguments: Any) -> None:
     emitter.switch_shape(rows, columns, emit_rows)
 
 
-def _summed(builder: ir.IRBuilder, columns: list[Any]) -> Any:
-    """Emit the sums of the lanes of some registers, 1, 2 or 4 of them, in a vector of as many."""
-    lanes, index = columns[0].type.count, ir.IntType(32)
-
-    def shuffle(x: Any, y: Any, places: list[int]) -> Any:
-        mask = ir.Constant(ir.VectorType(index, len(places)), places)
-        return builder.shuffle_vector(x, y, mask)
-
-    span, wanted = 1, len(columns)
-    while span < wanted:
-        lower = [k if not k & span else lanes + k - span for k in range(lanes)]
-        upper = [k + span if not k & span else lanes + k for k in range(lanes)]
-        pairs = zip(columns[::2], columns[1::2], strict=True)
-        columns = [builder.fadd(shuffle(*p, lower), shuffle(*p, upper)) for p in pairs]
-        span *= 2
-    (total,) = columns
-    while lanes > wanted:
-        lanes //= 2
-        halves = (shuffle(total, total, list(range(i, i + lanes))) for i in (0, lanes))
-        total = builder.fadd(*halves)
-    return total
-
-
 def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
     rows, last, depth, left, panel_stride, right, right_stride, start, start_stride, out = arguments
     builder, lanes = emitter.builder, emitter.lanes
@@ -161,7 +138,7 @@ def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
         some = builder.zext(builder.icmp_signed(">", tail, zero), emitter.index)
         sums = emitter.loop(some, values, masked)
         for r in range(number):
-            total = _summed(builder, sums[r * wanted : (r + 1) * wanted])
+            total = folded(builder, sums[r * wanted : (r + 1) * wanted], builder.fadd)
             offset = builder.mul(start_stride, emitter.constant(r))
             before, target = (
                 builder.bitcast(pointer, part)
