@@ -21,6 +21,8 @@ import numpy as np
 from numba import config, from_dtype, njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 #: ``error_model="numpy"`` removes the test for a zero divisor, which would keep loops from being
@@ -38,9 +40,57 @@ BARE = {
 }
 
 
+class _Part(JITCodeLibrary):
+    """Code of an `inner` function, left as it is: whoever it becomes a part of optimises it.
+
+    Numba would do that for each such function, and again at each level of those that call it, and
+    would make machine code of each, which nobody runs.
+    """
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        self._shared_module = self._final_module.clone()  # what callers get
+        for module, linkage in (
+            (self._shared_module, llvm.Linkage.linkonce_odr),
+            (self._final_module, llvm.Linkage.available_externally),
+        ):
+            for function in module.functions:
+                if not function.is_declaration:
+                    function.linkage = linkage
+
+
+class _Written(JITCodeLibrary):
+    """Code that was written instruction by instruction, and is not to be optimised."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+
+def _compiler(kind: type[JITCodeLibrary]) -> type[Compiler]:
+    """Numba's compiler, with another kind of library for what it makes."""
+
+    class IntoLibrary(Compiler):
+        def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
+            library = kind(target.codegen(), "fastrnn")
+            library.enable_object_caching()
+            super().__init__(typing, target, library, *rest)
+
+    return IntoLibrary
+
+
+_INTO_PART = _compiler(_Part)
+#: Option of a `Kernel` whose code is written by intrinsics alone.
+WRITTEN = {"pipeline_class": _compiler(_Written)}
+
+
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a function into every kernel and every `Piece` that calls it."""
-    dispatcher = njit(**OPTIONS, **BARE)(function)
+    dispatcher = njit(**OPTIONS, **BARE, pipeline_class=_INTO_PART)(function)
     if config.DISABLE_JIT:
         return dispatcher  # the function itself; `Kernel` says why it is of no use
     template_for = dispatcher.get_call_template
@@ -113,7 +163,7 @@ class Kernel:
     """
 
     def __init__(
-        self, function: Callable[..., Any], signature: Callable[..., Any], **options: bool
+        self, function: Callable[..., Any], signature: Callable[..., Any], **options: Any
     ) -> None:
         self.function = function
         self.signature = signature

@@ -105,28 +105,27 @@ class Emitter:
         return self.builder.call(ir.InlineAsm(kind, "", "=r,0"), [pointer])
 
     def loop(self, count: Any, values: list[Any], body: Any) -> list[Any]:
-        """Carry `values` through `count` turns of `body(turn, values) -> values`."""
+        """Carry `values` through `count` turns of `body(turn, values) -> values`.
+
+        The end is looked for behind a turn, as LLVM would have it: tiles are not optimised.
+        """
         builder = self.builder
-        entry = builder.block
-        head = builder.append_basic_block("head")
-        inside = builder.append_basic_block("inside")
-        after = builder.append_basic_block("after")
-        builder.branch(head)
-        builder.position_at_end(head)
-        turn = builder.phi(self.index)
-        turn.add_incoming(self.constant(0), entry)
-        carried = [builder.phi(value.type) for value in values]
-        for phi, value in zip(carried, values, strict=True):
-            phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", turn, count), inside, after)
+        entry, values = builder.block, [self.constant(0), *values]
+        inside, after = (builder.append_basic_block(name) for name in ("inside", "after"))
+        builder.cbranch(builder.icmp_signed("<", values[0], count), inside, after)
         builder.position_at_end(inside)
-        results = body(turn, carried)
-        turn.add_incoming(builder.add(turn, self.constant(1)), builder.block)
-        for phi, value in zip(carried, results, strict=True):
-            phi.add_incoming(value, builder.block)
-        builder.branch(head)
+        carried = [builder.phi(value.type) for value in values]
+        results = body(carried[0], carried[1:])
+        results = [builder.add(carried[0], self.constant(1)), *results]
+        last = builder.block
+        builder.cbranch(builder.icmp_signed("<", results[0], count), inside, after)
         builder.position_at_end(after)
-        return list(carried)
+        ends = [builder.phi(value.type) for value in values]
+        for phis in (carried, ends):
+            for phi, value, result in zip(phis, values, results, strict=True):
+                phi.add_incoming(value, entry)
+                phi.add_incoming(result, last)
+        return ends[1:]
 
     def step(self, sums: list[Any], left: Any, twin: Any, places: list[int], right: Any) -> Any:
         """One index of the depth: every accumulator gets one multiply-add.

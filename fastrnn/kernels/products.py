@@ -34,7 +34,7 @@ from numba import from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import Kernel
+from ._jit import WRITTEN, Kernel
 from .emitter import Emitter, folded
 from .parts import MaskedRow
 from .tile import PANEL, dot_columns
@@ -240,7 +240,7 @@ class Tiles(Kernel):
         return dispatcher
 
 
-tiles = Tiles(_tiles, lambda dtype: types.void(dtype))
+tiles = Tiles(_tiles, lambda dtype: types.void(dtype), **WRITTEN)
 
 
 @intrinsic
