@@ -17,6 +17,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import _nrt_python, rtsys
 
 from fastrnn.kernels._jit import Kernel
+from fastrnn.kernels.launch import TeamKernel
 
 PAGE = mmap.PAGESIZE
 #: What compiled code calls for the memory of an array.
@@ -95,13 +96,18 @@ class Guards:
 def install(at_end: bool) -> Guards:
     """Guard all that the kernels touch; call it before the first kernel is loaded."""
     guards = Guards(at_end)
-    plain_call = Kernel.__call__
 
-    def call(kernel: Kernel, dtype: Any, *arguments: Any) -> Any:
-        guards.calls += 1
-        return call_guarded(lambda *a: plain_call(kernel, dtype, *a), arguments, at_end)
+    def guard(kind: type[Kernel]) -> None:
+        plain_call = kind.__call__
+
+        def call(kernel: Kernel, dtype: Any, *arguments: Any) -> Any:
+            guards.calls += 1
+            return call_guarded(lambda *a: plain_call(kernel, dtype, *a), arguments, at_end)
+
+        kind.__call__ = call  # type: ignore[method-assign]
 
     rtsys.initialize(cpu_target.target_context)
     llvm.add_symbol(ALLOCATE, ctypes.cast(guards.allocate, ctypes.c_void_p).value)
-    Kernel.__call__ = call  # type: ignore[method-assign]
+    guard(Kernel)
+    guard(TeamKernel)
     return guards

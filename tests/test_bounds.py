@@ -47,12 +47,12 @@ CALLS = """if True:
                     assert_allclose(fastrnn.softmax(batch.x), reference.softmax(batch.x), rtol=1e-4)
 
     # One column, whole tiles, one more; blocks of samples; several chunks; few samples, many units;
-    # weights used as they lie, or copied column by column.
+    # weights used as they lie, or copied column by column; no steps.
     SHAPES = [
         (1, 1, 1, 1, 3), (3, 7, 2, 5, 6), (16, 16, 16, 6, 5), (33, 17, 5, 7, 4),
         (12, 32, 9, 100, 9), (5, 65, 3, 40, 30), (40, 250, 9, 15, 18), (32, 64, 32, 20, 5),
         (7, 271, 3, 3, 10), (43, 131, 5, 2, 1), (7, 270, 3, 3, 10), (43, 270, 5, 2, 1),
-        (5, 40, 3, 2, 1), (7, 65, 3, 2, 3), (21, 140, 3, 70, 1),
+        (5, 40, 3, 2, 1), (7, 65, 3, 2, 3), (21, 140, 3, 70, 1), (4, 5, 3, 3, 0),
     ]
     LARGE = (24, 64, 17, 200, 40), (20, 300, 9, 70, 12)  # shared by two threads
 """

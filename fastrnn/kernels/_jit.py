@@ -101,8 +101,7 @@ def inner(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-#: For functions that stand in one place of one kernel. Numba joins them before LLVM sees them: a
-#: chain of separately compiled callers would optimise the innermost code once a caller.
+#: For functions that stand in one place of one kernel: Numba joins them before LLVM sees them.
 inlined = njit(**OPTIONS, inline="always", _nrt=False)
 
 #: For functions that make arrays.
@@ -227,8 +226,7 @@ def entry(signature: Callable[..., Any]) -> Callable[..., Kernel]:
 class Piece(Kernel):
     """A function that is compiled once, and that kernels call by a symbol once `compile` has run.
 
-    As a part of every kernel that calls it, and of every function between them, one of some size
-    would be optimised anew for each.
+    As a part of every kernel that calls it one of some size would be optimised anew for each.
     """
 
     def __init__(self, function: Callable[..., Any], signature: Callable[..., Any]) -> None:

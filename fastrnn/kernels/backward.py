@@ -18,7 +18,6 @@ from . import stages
 from ._jit import allocating, array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import (
-    add_weight_gradient,
     clear_padding,
     multiply_rows_of,
     multiply_tiles_of,
@@ -27,8 +26,14 @@ from .chunk import (
     side_of,
     staged_size,
     stepping,
-    sum_groups,
     unpack_chunk,
+)
+from .gradients import (
+    add_weight_gradient,
+    sum_groups,
+    sums_in_place,
+    sums_in_work,
+    sums_size,
 )
 from .held import hold
 from .launch import run_team, team_entry, worker
@@ -39,12 +44,11 @@ from .memory import (
     huge_pages,
     move,
     pointer_to,
-    pointer_to_entry,
     prefetch_to_read,
     reach_to_read,
     reach_to_write,
 )
-from .panels import SUMMED_ROWS, panels_of, tile_at, tiles_of, unpack_rows, width_at, width_of
+from .panels import SUMMED_ROWS, panels_of, tile_at, unpack_rows, width_at, width_of
 from .products import add_rows, tiles
 from .schedule import COUNTERS, SUMMED, TAKEN, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
@@ -79,8 +83,8 @@ class Backward(NamedTuple):
     staged: Any
     room_da: int  #: elements of `da` in `staged`; 0: it is read as it lies
     room_x: int  #: elements of `x` behind them, likewise
-    dba: Any  #: sums of the first group, all in rows filled up to whole tiles
-    dWax: Any
+    dba: Any  #: sums of the first group
+    dWax: Any  #: `Sums`, as is the next
     dWaa: Any
     sums_size: int  #: elements from the sums of one group to those of the next
     one_group: bool  #: the first chunk of all makes the sums of `dWax` and `dWaa`, and none is 0
@@ -154,13 +158,11 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
     sums = block.group * job.sums_size
     fresh = job.one_group and stage.begin == 0  # one group is one block
     add_weight_gradient(
-        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, fresh,
-        move(job.dWax, sums),
-    )  # fmt: skip
+        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, fresh, job.dWax, sums
+    )
     add_weight_gradient(
-        stage.rows, dz, states, n_a, n_a, stride, first, last, job.zeros, fresh,
-        move(job.dWaa, sums),
-    )  # fmt: skip
+        stage.rows, dz, states, n_a, n_a, stride, first, last, job.zeros, fresh, job.dWaa, sums
+    )
     add_bias_gradient(
         stage.rows, dz, stride, first * PANEL, last * PANEL, move(job.dba, sums)
     )  # fmt: skip
@@ -204,18 +206,13 @@ share_backward = sharing(run_backward, clear_backward)
 
 
 @inner
-def summed_in_place(columns: int, groups: int, width: int) -> bool:
-    """Whether a weight gradient is summed where it is wanted: no row is to be filled up."""
-    return groups == 1 and columns % width == 0
-
-
-@inner
 def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, int]:
-    """Elements of the sums of `dba`, `dWax` and `dWaa` of one group."""
+    """Elements of the sums of `dba`, `dWax` and `dWaa` of one group; a single one has no others."""
+    in_place = groups == 1
     return (
         panels_of(n_a) * PANEL,
-        0 if summed_in_place(n_x, groups, width) else n_a * tiles_of(n_x, width) * width,
-        0 if summed_in_place(n_a, groups, width) else n_a * tiles_of(n_a, width) * width,
+        sums_size(n_a, n_x, in_place, width),
+        sums_size(n_a, n_a, in_place, width),
     )
 
 
@@ -286,12 +283,12 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         work[at_zeros + first : at_zeros + last] = 0
         end(counters)
         ticket = take(counters, TAKEN)
-    sums_dba, sums_dWax = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dba)
-    sums_dWaa = move(sums_dWax, size_dWax)
-    if size_dWax == 0:
-        sums_dWax = pointer_to_entry(dWax, 0, 0)
-    if size_dWaa == 0:
-        sums_dWaa = pointer_to_entry(dWaa, 0, 0)
+    sums_dba, at_dWax = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dba)
+    at_dWaa = move(at_dWax, size_dWax)
+    if one_group:
+        sums_dWax, sums_dWaa = sums_in_place(dWax, at_dWax), sums_in_place(dWaa, at_dWaa)
+    else:
+        sums_dWax, sums_dWaa = sums_in_work(at_dWax, n_x), sums_in_work(at_dWaa, n_a)
     reach_dx = reach_to_write(dx, sizes)
     job = hold(Backward(
         x, a0, order, active, a, da, dx, da0,
@@ -301,15 +298,18 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
     ))  # fmt: skip
     done = share_backward(job, sizes, 1, number, workers, ticket, counters)
-    row_x, row_a = tiles_of(n_x, width) * width, tiles_of(n_a, width) * width
     wait_for(counters, done)
     part, groups = take(counters, SUMMED), sizes.groups
     while part < workers:
-        if size_dWax and (groups > 1 or active[0]):
-            sum_groups(sums_dWax, size_sums, groups, row_x, dWax, part, workers)
-        if size_dWaa and (groups > 1 or active[0]):
-            sum_groups(sums_dWaa, size_sums, groups, row_a, dWaa, part, workers)
-        sum_groups(sums_dba, size_sums, groups, 1, dba, part, workers)
+        first, last = share_of(n_a, part, workers)
+        sum_groups(sums_dba, size_sums, groups, 1, 0, dba, first, last)
+        for sums, gradient in ((sums_dWax, dWax), (sums_dWaa, dWaa)):
+            n = gradient.shape[1]
+            if not one_group:
+                sum_groups(sums.whole, size_sums, groups, sums.row, 0, gradient, first, last)
+            elif n % width and active[0]:
+                whole = n // width * width
+                sum_groups(sums.rest, 0, 1, sums.rest_row, whole, gradient, first, last)
         part = take(counters, SUMMED)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
-from .memory import FAR, PAST, by_sample, copy_lines, move, on_stack, pointer_into, view
+from .memory import FAR, PAST, by_sample, copy_lines, move, on_stack, pointer_into
 from .panels import (
-    add_outer,
+    NEAR_COLUMNS,
     lanes_at,
     pack_rows,
     panels_of,
@@ -20,14 +20,10 @@ from .panels import (
     width_at,
 )
 from .parts import clear_row
-from .products import tiles
 from .stages import WHERE, Block, Stage, rows_at, step_of
 from .tile import PANEL, TILE
 from .transposition import transpose
 from .weights import Weights, multiply_column, weights_type
-
-#: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
-NEAR_COLUMNS = 512
 
 #: Bytes of a block that is staged, at most: it is read again soon.
 STAGED_BYTES = 1 << 24
@@ -200,47 +196,6 @@ def multiply_tiles_of(
                 0 if k == 0 else PANEL,
                 z,
             )
-
-
-def _add_weight_gradient_type(dtype: types.Type) -> types.Type:
-    index, pointer = types.int64, types.CPointer(dtype)
-    return types.void(
-        index, pointer, pointer, index, index, index, index, index, pointer, types.boolean, pointer
-    )
-
-
-@shared(_add_weight_gradient_type, tiles)
-def add_weight_gradient(
-    rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int,
-    zeros: Any, fresh: bool, out: Any,
-) -> None:  # fmt: skip
-    """`out += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns.
-
-    A `fresh` `out` counts as zeros.
-    """
-    width = width_at(out)
-    row = tiles_of(n, width) * width
-    for column in range(0, n, NEAR_COLUMNS):
-        for p in range(first, last):
-            add_outer(
-                rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
-                tile_at(others, stride, 0, column), stride, min(n - column, NEAR_COLUMNS), zeros,
-                fresh, move(out, p * PANEL * row + column), row,
-            )  # fmt: skip
-
-
-@inner
-def sum_groups(
-    sums: Any, size: int, groups: int, row: int, out: Any, part: int, parts: int
-) -> None:
-    """A part of one gradient `out` (n_a, n): the sums of all groups, in their order."""
-    n_a, n = out.shape
-    first, last = share_of(n_a, part, parts)
-    for j in range(first, last):
-        for g in range(groups):
-            values = view(move(sums, g * size + j * row), n)
-            for k in range(n):
-                out[j, k] = values[k] if g == 0 else out[j, k] + values[k]
 
 
 def stepping(prefetch: Any, finish: Any) -> Any:

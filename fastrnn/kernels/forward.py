@@ -164,10 +164,10 @@ share_forward = sharing(run_forward, clear_forward)
 
 @inner
 def forward_sizes(
-    Wax: Any, Waa: Any, Wya: Any, active: Any, sizes: Any, width: int
+    Wax: Any, Waa: Any, Wya: Any, samples: int, active: Any, sizes: Any, width: int
 ) -> tuple[int, int, int]:
     """Elements of the copies of the three weights."""
-    few_x, few_a = go_by_columns(len(Waa), active, sizes)
+    few_x, few_a = go_by_columns(len(Waa), samples, active, sizes)
     return (
         copied_size(Wax.T, columns_lie(Wax.T, few_x), width),
         copied_size(Waa.T, columns_lie(Waa.T, few_a), width),
@@ -204,7 +204,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
     tiles, classes = tiles_of(n_a, width), tiles_of(n_y, width)
     stride = (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, active, sizes, width)
+    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, order.size, active, sizes, width)
     at_Wax = first_aligned(work)
     at_Waa = at_Wax + size_Wax
     at_Wya = at_Waa + size_Waa
@@ -217,7 +217,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
     at_staged = at_logits + panels_of(n_y) * stride
-    few_x, few_a = go_by_columns(n_a, active, sizes)
+    few_x, few_a = go_by_columns(n_a, order.size, active, sizes)
     in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
     in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
     in_y = weights_by_columns(Wya.T, few_x, work, at_Wya)
@@ -244,11 +244,11 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
 @allocating
 def forward_work(workers: int, sizes: Any, batch: Any, parameters: Any, outputs: Any) -> Any:
     """Workspace: weights, then buffers, one set of them for each worker with its blocks."""
-    x, _, _, active = batch
+    x, _, order, active = batch
     Wax, Waa, Wya, _, _ = parameters
     a, y_pred = outputs
     n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
-    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, active, sizes, width)
+    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, order.size, active, sizes, width)
     biases = (tiles_of(n_a, width) + tiles_of(n_y, width)) * width
     stride, room = (sizes.capacity + 1) * PANEL, staged_size(x, sizes)
     scratch = forward_scratch(n_x, n_a, n_y, stride, room)

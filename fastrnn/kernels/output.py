@@ -12,7 +12,8 @@ import numpy as np
 from numba import types
 
 from ._jit import allocating, array_in, array_out, inner
-from .chunk import add_weight_gradient, multiply_rows_of, multiply_tiles_of, share_of, sum_groups
+from .chunk import multiply_rows_of, multiply_tiles_of, share_of
+from .gradients import add_weight_gradient, sum_groups, sums_in_work
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
@@ -121,7 +122,18 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
         for i in range(first, last):
             unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
         add_weight_gradient(
-            last - first, dz, states, n_y, n_a, stride, 0, panels_of(n_y), zeros, False, sums
+            last - first,
+            dz,
+            states,
+            n_y,
+            n_a,
+            stride,
+            0,
+            panels_of(n_y),
+            zeros,
+            False,
+            sums_in_work(sums, n_a),
+            0,
         )
 
 
@@ -144,8 +156,8 @@ def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     row = tiles_of(n_a, width) * width
     sums = pointer_to(work, first_aligned(work) + size_Wya)
     size = size_sums + size_buffers
-    sum_groups(sums, size, groups, row, dWya, 0, 1)
-    sum_groups(move(sums, n_y * row), size, groups, 1, dby, 0, 1)
+    sum_groups(sums, size, groups, row, 0, dWya, 0, n_y)
+    sum_groups(move(sums, n_y * row), size, groups, 1, 0, dby, 0, n_y)
 
 
 @team_entry(output_types, output_worker, pack_weights)

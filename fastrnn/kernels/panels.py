@@ -22,14 +22,15 @@ from .memory import (
     view,
 )
 from .parts import fill_row, store_row
-from .products import add_transposed_product
-from .tile import PANEL, ROWS, TILE, lanes_of
+from .tile import PANEL, TILE, lanes_of
 
 #: Bytes in one row of a tile.
 WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
 #: Rows whose products are summed on their own before they join a weight gradient: one chain over
 #: all rows would lose more digits than NumPy's sum over the steps does.
 SUMMED_ROWS = 64
+#: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
+NEAR_COLUMNS = 512
 
 #: Rows ahead of the one being copied whose cache lines are asked for: samples lie in any order, so
 #: the processor cannot guess them.
@@ -171,32 +172,3 @@ def unpack_rows(
                 copy_lines(out, values, PANEL)
             else:
                 copy(out, values, PANEL)
-
-
-@inner
-def add_outer(
-    rows: int, features: int, left: Any, right: Any, right_stride: int, columns: int, zeros: Any,
-    fresh: bool, out: Any, out_stride: int,
-) -> None:  # fmt: skip
-    """`out += left.T @ right` for one panel `left` of `features` columns and all of `right`.
-
-    `out` has one row for each feature, `out_stride` elements apart and filled up to whole tiles.
-    If it is `fresh`, it holds anything, and counts as the `zeros` of one tile's row.
-    """
-    tiles, width = (features + ROWS - 1) // ROWS, width_at(out)
-    for j in range(0, columns, width):
-        for i in range(tiles):
-            first = features * i // tiles
-            target = move(out, first * out_stride + j)
-            for k in range(0, rows, SUMMED_ROWS):
-                add_transposed_product(
-                    features * (i + 1) // tiles - first,
-                    min(columns - j, width),
-                    min(SUMMED_ROWS, rows - k),
-                    move(left, k * PANEL + first),
-                    tile_at(right, right_stride, k, j),
-                    zeros if fresh and k == 0 else target,
-                    0 if fresh and k == 0 else out_stride,
-                    target,
-                    out_stride,
-                )

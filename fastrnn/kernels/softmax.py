@@ -87,8 +87,9 @@ class _Rows:
     def quotients(self, total: Number) -> Callable[[list[Number]], list[Number]]:
         """Division of a register of each row by its lane of `total`.
 
-        With the rest, which a multiply-add finds exactly, the product with the reciprocal is
-        rounded as a division is, which takes several times as long.
+        The product with the reciprocal is put right by the rest of the division. A division of all
+        lanes takes several times as long, and gives the same bits where a multiply-add rounds once
+        and no number is subnormal.
         """
         inverses = self.spread(Number(total.builder, total.constant(1.0)) / total)
         opposites = self.spread(total * -1.0)

@@ -101,8 +101,8 @@ def pack_weights(
 
 @inner
 def _one_step(active: Any, sizes: Any) -> bool:
-    """Whether there is a single step: of blocks by length the first is the longest."""
-    return active.size == 2 * sizes.blocks or (not sizes.apart and active[1] == 0)
+    """Whether there is no second step: of blocks by length the first is the longest."""
+    return active.size <= 2 * sizes.blocks or (not sizes.apart and active[1] == 0)
 
 
 @inner
@@ -120,9 +120,9 @@ def few_steps(active: Any, sizes: Any) -> bool:
 
 
 @inner
-def go_by_columns(n_a: int, active: Any, sizes: Any) -> tuple[bool, bool]:
+def go_by_columns(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[bool, bool]:
     """Whether `Wax` and `Wya`, and `Waa`, are multiplied by contiguous columns, forward."""
-    if active[0] * sizes.blocks > MOST_BY_COLUMNS:
+    if samples > MOST_BY_COLUMNS:
         return False, False
     long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN and sizes.blocks == 1
     one = _one_step(active, sizes)

@@ -1,0 +1,126 @@
+"""Gradients of weights: sums of outer products, in the result itself or in the workspace."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba import types
+
+from ._jit import inner, shared
+from .memory import move, pointer_to_entry, view
+from .panels import NEAR_COLUMNS, SUMMED_ROWS, tile_at, tiles_of, width_at
+from .products import add_transposed_product, tiles
+from .tile import PANEL, ROWS
+
+
+class Sums(NamedTuple):
+    """Where a gradient (n_a, n) is summed: its columns that fill tiles, and the rest of them.
+
+    The rows of the rest are filled up to a tile's width.
+    """
+
+    whole: Any
+    row: int  #: elements from one row to the next
+    rest: Any
+    rest_row: int
+
+
+def sums_type(dtype: types.Type) -> types.Type:
+    """Type of `Sums` of a dtype."""
+    pointer = types.CPointer(dtype)
+    return types.NamedTuple((pointer, types.int64, pointer, types.int64), Sums)
+
+
+@inner
+def sums_size(n_a: int, n: int, in_place: bool, width: int) -> int:
+    """Elements of the workspace for the sums of a gradient (n_a, n)."""
+    return n_a * (tiles_of(n, width) * width - in_place * (n // width * width))
+
+
+@inner
+def sums_in_work(work: Any, n: int) -> Sums:
+    """Sums of `n` columns at a pointer into the workspace."""
+    width = width_at(work)
+    row = tiles_of(n, width) * width
+    return Sums(work, row, move(work, n // width * width), row)
+
+
+@inner
+def sums_in_place(gradient: Any, rest: Any) -> Sums:
+    """Sums in the gradient itself, of the rest of its columns at a pointer into the workspace."""
+    return Sums(pointer_to_entry(gradient, 0, 0), gradient.shape[1], rest, width_at(rest))
+
+
+@inner
+def _add_outer(
+    rows: int, features: int, left: Any, right: Any, right_stride: int, columns: int, zeros: Any,
+    fresh: bool, out: Any, out_stride: int,
+) -> None:  # fmt: skip
+    """`out += left.T @ right` for one panel `left` of `features` columns, and one tile of `right`.
+
+    `out` has one row for each feature, `out_stride` elements apart. If it is `fresh`, it holds
+    anything, and counts as the `zeros` of one row.
+    """
+    parts = (features + ROWS - 1) // ROWS
+    for i in range(parts):
+        first = features * i // parts
+        target = move(out, first * out_stride)
+        for k in range(0, rows, SUMMED_ROWS):
+            add_transposed_product(
+                features * (i + 1) // parts - first,
+                columns,
+                min(SUMMED_ROWS, rows - k),
+                move(left, k * PANEL + first),
+                tile_at(right, right_stride, k, 0),
+                zeros if fresh and k == 0 else target,
+                0 if fresh and k == 0 else out_stride,
+                target,
+                out_stride,
+            )
+
+
+def _add_weight_gradient_type(dtype: types.Type) -> types.Type:
+    index, pointer = types.int64, types.CPointer(dtype)
+    return types.void(
+        index, pointer, pointer, index, index, index, index, index, pointer, types.boolean,
+        sums_type(dtype), index,
+    )  # fmt: skip
+
+
+@shared(_add_weight_gradient_type, tiles)
+def add_weight_gradient(
+    rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int,
+    zeros: Any, fresh: bool, sums: Sums, at: int,
+) -> None:  # fmt: skip
+    """`sums += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns.
+
+    The sums begin `at` elements further on. Those that are `fresh` count as zeros.
+    """
+    width = width_at(dz)
+    for near in range(0, n, NEAR_COLUMNS):
+        for p in range(first, last):
+            for column in range(near, min(n, near + NEAR_COLUMNS), width):
+                whole = column + width <= n
+                row = sums.row if whole else sums.rest_row
+                out = move(sums.whole, column) if whole else sums.rest
+                _add_outer(
+                    rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
+                    tile_at(others, stride, 0, column), stride, min(n - column, width), zeros,
+                    fresh, move(out, at + p * PANEL * row), row,
+                )  # fmt: skip
+
+
+@inner
+def sum_groups(
+    sums: Any, size: int, groups: int, row: int, column: int, out: Any, first: int, last: int
+) -> None:
+    """Rows `first` to `last` of one gradient `out` (n_a, n), from a column on.
+
+    They are the sums of all groups, in their order.
+    """
+    n = out.shape[1] - column
+    for j in range(first, last):
+        for g in range(groups):
+            values = view(move(sums, g * size + j * row), n)
+            for k in range(n):
+                out[j, column + k] = values[k] if g == 0 else out[j, column + k] + values[k]
