@@ -207,7 +207,7 @@ share_backward = sharing(run_backward, clear_backward)
 
 @inner
 def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, int]:
-    """Elements of the sums of `dba`, `dWax` and `dWaa` of one group; a single one has no others."""
+    """Elements of the sums of `dba`, `dWax` and `dWaa` of one group."""
     in_place = groups == 1
     return (
         panels_of(n_a) * PANEL,
