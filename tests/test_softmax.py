@@ -36,8 +36,7 @@ def evaluate(logits, first=0):
     inside = panels[:, first : first + rows]
     inside[:] = columns.reshape(rows, -1, PANEL).transpose(1, 0, 2)
     in_panels(panels.ravel(), first, rows, n_y)
-    result = inside.transpose(1, 0, 2).reshape(rows, -1)
-    result = result.copy()
+    result = inside.transpose(1, 0, 2).reshape(rows, -1).copy()
     inside[:] = 7
     assert np.all(panels == 7)
     assert np.all(result[:, in_use:] == 7)

@@ -40,15 +40,22 @@ BARE = {
 }
 
 
-class _Part(JITCodeLibrary):
+class _Unoptimized(JITCodeLibrary):
+    """Code that is left as it is: it was written instruction by instruction."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+
+class _Part(_Unoptimized):
     """Code of an `inner` function, left as it is: whoever it becomes a part of optimises it.
 
     Numba would do that for each such function, and again at each level of those that call it, and
     would make machine code of each, which nobody runs.
     """
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
         self._shared_module = self._final_module.clone()  # what callers get
@@ -59,16 +66,6 @@ class _Part(JITCodeLibrary):
             for function in module.functions:
                 if not function.is_declaration:
                     function.linkage = linkage
-
-
-class _Written(JITCodeLibrary):
-    """Code that was written instruction by instruction, and is not to be optimised."""
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        ll_module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self) -> None:
-        pass
 
 
 def _compiler(kind: type[JITCodeLibrary]) -> type[Compiler]:
@@ -85,7 +82,7 @@ def _compiler(kind: type[JITCodeLibrary]) -> type[Compiler]:
 
 _INTO_PART = _compiler(_Part)
 #: Option of a `Kernel` whose code is written by intrinsics alone.
-WRITTEN = {"pipeline_class": _compiler(_Written)}
+WRITTEN = {"pipeline_class": _compiler(_Unoptimized)}
 
 
 def inner(function: Callable[..., Any]) -> Any:

@@ -240,10 +240,10 @@ def exp_of(x: Number) -> Number:
     return Number(builder, builder.select(zero, x.constant(0.0), result.value))
 
 
-def on_registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
+def on_registers(pointer: Any, emit: Callable[..., Number]) -> Callable[..., Any]:
     """Code of an intrinsic on the `lanes_of` elements at `pointer`, its first argument.
 
-    `emit(values, *rest)` gives what the elements become, None to leave them, and the result.
+    `emit(values, *rest)` gives what the elements become.
     """
     itemsize = pointer.dtype.bitwidth // 8
 
@@ -252,10 +252,8 @@ def on_registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
         vector = ir.VectorType(element, tile.lanes_of(itemsize))
         address = builder.bitcast(arguments[0], vector.as_pointer())
         values = Number(builder, builder.load(address, align=itemsize))
-        changed, result = emit(values, *arguments[1:])
-        if changed is not None:
-            builder.store(changed.value, address, align=itemsize)
-        return context.get_dummy_value() if result is None else result
+        builder.store(emit(values, *arguments[1:]).value, address, align=itemsize)
+        return context.get_dummy_value()
 
     return codegen
 
@@ -263,7 +261,7 @@ def on_registers(pointer: Any, emit: Callable[..., Any]) -> Callable[..., Any]:
 @intrinsic
 def tanh_register(typingctx: Any, pointer: Any) -> Any:
     """`tanh` of the `lanes_of` elements at `pointer`, in place."""
-    return types.void(pointer), on_registers(pointer, lambda values: (tanh_of(values), None))
+    return types.void(pointer), on_registers(pointer, tanh_of)
 
 
 def _tanh_to(stream: bool) -> Any:
@@ -274,14 +272,14 @@ def _tanh_to(stream: bool) -> Any:
 
     @intrinsic
     def tanh_to(typingctx: Any, pointer: Any, target: Any) -> Any:
-        def emit(x: Number, address: ir.Value) -> tuple[Number, None]:
+        def emit(x: Number, address: ir.Value) -> Number:
             result, builder = tanh_of(x), x.builder
             cast = builder.bitcast(address, x.value.type.as_pointer())
             if stream:
                 store_past_caches(builder, result.value, cast)
             else:
                 builder.store(result.value, cast, align=x.format.bits // 8)
-            return result, None
+            return result
 
         return types.void(pointer, target), on_registers(pointer, emit)
 

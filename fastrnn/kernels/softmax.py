@@ -185,10 +185,10 @@ def _on_two(combine: Callable[[Number, Number], Number]) -> Any:
 
     @intrinsic
     def on_two(typingctx: Any, pointer: Any, other: Any) -> Any:
-        def emit(x: Number, address: ir.Value) -> tuple[Number, None]:
+        def emit(x: Number, address: ir.Value) -> Number:
             cast = x.builder.bitcast(address, x.value.type.as_pointer())
             y = Number(x.builder, x.builder.load(cast, align=x.format.bits // 8))
-            return combine(x, y), None
+            return combine(x, y)
 
         return types.void(pointer, other), on_registers(pointer, emit)
 
