@@ -2,9 +2,10 @@
 
 What an allocation of more than some MiB gives back goes to the system, and comes anew as pages that
 the system clears when they are first written: at (128, 128, m 4096, T 50) that was a quarter of the
-time of a forward pass. So such memory is mapped here, and kept when it has become idle. The system
-is told at once that its contents may go: when it is short of memory it takes the pages, and puts
-empty ones in their place.
+time of a forward pass. So such memory is mapped here, and kept when it has become idle. Of what is
+more than a little, the system is told at once that its contents may go: when it is short of memory
+it takes the pages, and puts empty ones in their place. To tell it interrupts all other threads of
+the process, which on a virtual machine was seen to take a quarter of a millisecond.
 
 An array in such memory ends while Python is in the middle of anything. What is done then is done in
 C: were it bytecode, an exception of a signal's handler, such as KeyboardInterrupt, would be lost.
@@ -34,6 +35,11 @@ _ALIGNMENT = 128
 _SMALLEST, _LARGEST = 1 << 22, 1 << 28
 #: Bytes of all mappings, in use and idle. What does not fit is left to NumPy.
 _MOST = 1 << 30
+#: Bytes of those whose contents the system is not told that it may take, at most: as much as the C
+#: library keeps of what it gets back.
+_LASTING = 1 << 26
+#: Bytes of a large page; a mapping of whole ones is aligned to them.
+_PAGE = 1 << 21
 
 
 def _advice() -> Any:
@@ -46,23 +52,30 @@ def _advice() -> Any:
     return function
 
 
+class _Mapping(mmap.mmap):
+    """Memory from the system."""
+
+    lasting = False  #: whether it stays as it is when it is idle, whatever else needs memory
+
+
 _madvise = _advice()
-_idle: deque[mmap.mmap] = deque()
+_idle: deque[_Mapping] = deque()
 #: References to leases that have ended, and what each of them was of.
 _ended: deque[weakref.ref[_Lease]] = deque()
-_leased: dict[weakref.ref[_Lease], tuple[mmap.mmap, weakref.ref[_Lease]]] = {}
+_leased: dict[weakref.ref[_Lease], tuple[_Mapping, weakref.ref[_Lease] | None]] = {}
 
 
 class _Lease:
     """Memory of one result: the arrays that show it refer to this, and it ends with the last."""
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: _Mapping) -> None:
         self.memory = memory  # for as long as an array needs it, whatever becomes of the tables
         self.__array_interface__ = np.frombuffer(memory, np.uint8).__array_interface__
         address, _ = self.__array_interface__["data"]
         ended = weakref.ref(self, _ended.append)
-        # Callbacks are called from the latest one to the first.
-        freed = weakref.ref(self, partial(_madvise, address, len(memory), mmap.MADV_FREE))
+        freed = None  # callbacks are called from the latest one to the first
+        if not memory.lasting:
+            freed = weakref.ref(self, partial(_madvise, address, len(memory), mmap.MADV_FREE))
         _leased[ended] = memory, freed
 
 
@@ -73,7 +86,7 @@ def _collect() -> None:
             _idle.append(_leased.pop(_ended.popleft())[0])
 
 
-def _take(size: int) -> mmap.mmap | None:
+def _take(size: int) -> _Mapping | None:
     """An idle mapping of `size` bytes or up to a half more, if there is one.
 
     Several threads may do this at once, each with those that it finds.
@@ -87,21 +100,25 @@ def _take(size: int) -> mmap.mmap | None:
     return None
 
 
-def _map(size: int) -> mmap.mmap | None:
+def _map(size: int) -> _Mapping | None:
     """Fresh memory, all 0, in large pages if the system has them; idle memory makes room for it."""
-    in_use = sum(len(memory) for memory, _ in list(_leased.values()))
+    size = -(-size // _PAGE) * _PAGE
+    leased = [memory for memory, _ in list(_leased.values())]
+    in_use = sum(map(len, leased))
     with contextlib.suppress(IndexError):
         while in_use + size + sum(map(len, _idle.copy())) > _MOST:
             _idle.popleft()
     if in_use + size > _MOST:
         return None
     try:
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = _Mapping(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:
         return _map(size) if release() else None
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
+    lasting = sum(len(each) for each in [*leased, *_idle.copy()] if each.lasting)
+    memory.lasting = lasting + size <= _LASTING
     return memory
 
 

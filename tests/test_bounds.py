@@ -128,7 +128,7 @@ GUARDED = f"""if True:
     call_all(SHAPES + [*LARGE] * parallel, ["full", "some_zero"], ["float32", "float64"])
     fastrnn._results._LARGE_BYTES = 0  # results past the caches, fresh and used
     call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
-    fastrnn._results._SMALLEST = 1
+    fastrnn._results._SMALLEST = fastrnn._results._PAGE = 1
     call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
     assert fastrnn._results.release() == (fastrnn._results._madvise is not None)
     print(guards.calls, guards.workspaces)
