@@ -21,7 +21,7 @@ from .panels import (
 )
 from .parts import clear_row
 from .stages import WHERE, Block, Stage, rows_at, step_of
-from .tile import PANEL, TILE
+from .tile import PANEL, ROWS, TILE
 from .transposition import transpose
 from .weights import Weights, multiply_column, weights_type
 
@@ -30,6 +30,9 @@ STAGED_BYTES = 1 << 24
 
 #: Rows of a step whose states stay there in whole.
 NEAR_ROWS = 64
+
+#: Depth of weights as they lie that few rows are multiplied by at a time.
+LYING_DEPTH = 64
 
 
 @inner
@@ -156,6 +159,17 @@ def clear_padding(
 
 
 @inner
+def depth_at_once(weights: Weights, rows: int, most: int) -> int:
+    """Depth of weights that all column tiles go through before the next, `most` of them at most.
+
+    Tiles side by side share cache lines of weights that lie as they are, if their rows do not start
+    one. Such lines leave the caches early where long rows, often powers of two, are far apart.
+    """
+    lie = not weights.copied and weights.step >= NEAR_COLUMNS
+    return LYING_DEPTH if lie and rows <= ROWS else most
+
+
+@inner
 def multiply_rows_of(
     first: int, last: int, depth: int, left: Any, weights: Weights, bias: Any, columns: int,
     out: Any, stride: int,
@@ -179,14 +193,14 @@ def multiply_tiles_of(
     weights: Weights, bias: Any, columns: int, out: Any, stride: int,
 ) -> None:  # fmt: skip
     """Some column tiles of `multiply_rows_of`."""
-    width = width_at(out)
-    for k in range(0, max(depth, 1), NEAR_COLUMNS):
+    width, span = width_at(out), depth_at_once(weights, last - first, NEAR_COLUMNS)
+    for k in range(0, max(depth, 1), span):
         for j in range(first_tile, last_tile):
             z = tile_at(out, stride, first, j * width)
             multiply_column(
                 last - first,
                 columns - j * width,
-                min(NEAR_COLUMNS, depth - k),
+                min(span, depth - k),
                 tile_at(left, stride, first, k),
                 stride,
                 weights,
@@ -217,7 +231,8 @@ def stepping(prefetch: Any, finish: Any) -> Any:
         side = stage.side if stage.turn > stage.begin else 1 - stage.side
         left = move(side_of(panels, side, n_a, stride), stage.previous * PANEL)
         first, last = share_of(tiles_of(n_a, width), part, parts)
-        span = max(n_a, 1) if left_rows <= NEAR_ROWS else NEAR_COLUMNS
+        whole = left_rows <= NEAR_ROWS
+        span = depth_at_once(job.Waa, left_rows, max(n_a, 1) if whole else NEAR_COLUMNS)
         for k in range(0, n_a, span):
             depth = min(span, n_a - k)
             for column in range(first * width, min(last * width, n_a), width):
