@@ -1,6 +1,7 @@
 """The RNN functions against the reference and the oracles, and what they promise besides."""
 
 import copy
+import math
 
 import numpy as np
 import oracles
@@ -81,6 +82,27 @@ def test_results_past_the_caches_have_the_same_bits(units, dtype, monkeypatch):
     da = make_cotangent(rng(1), batch)
     ref = run(fastrnn, batch, da)
     monkeypatch.setattr("fastrnn._results._LARGE_BYTES", 0)
+    comp = run(fastrnn, batch, da)
+    for name in ref:
+        assert_array_equal(comp[name], ref[name], strict=True, err_msg=name)
+
+
+@pytest.mark.parametrize("n_x", [1025, 1040])
+@pytest.mark.parametrize(("m", "T"), [(1, 1), (9, 7), (65, 1)])
+def test_weight_gradients_past_the_caches(n_x, m, T, monkeypatch):
+    """Large ones of few rows, whose own rows start cache lines, are written in another way."""
+    batch = make_batch(rng(0), n_x, 1024, 3, m, T, np.float32, "full")
+    da = make_cotangent(rng(1), batch)
+    assert_accurate(run, batch, da)
+    ref = run(fastrnn, batch, da)
+
+    def off_the_line(shape, dtype, order):
+        size = math.prod(shape)
+        memory = np.empty(size + 32, dtype)
+        begin = -memory.ctypes.data // memory.itemsize % 16 + 1
+        return memory[begin : begin + size].reshape(shape, order=order)
+
+    monkeypatch.setattr("fastrnn.rnn.empty", off_the_line)
     comp = run(fastrnn, batch, da)
     for name in ref:
         assert_array_equal(comp[name], ref[name], strict=True, err_msg=name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from fastrnn.kernels.memory import first_aligned, pointer_to
+from fastrnn.kernels.memory import CACHE_LINE, first_aligned, pointer_to
 from fastrnn.kernels.panels import panels_of, width_of
 from fastrnn.kernels.products import (
     add_rows,
@@ -68,7 +68,9 @@ def _transpose(target, target_stride, source, source_stride):
 
 
 @njit
-def _add_transposed(rows, columns, depth, left, right, start, start_stride, out, out_stride):
+def _add_transposed(
+    rows, columns, depth, left, right, start, start_stride, out, out_stride, begin=GUARD, past=False
+):
     add_transposed_product(
         rows,
         columns,
@@ -77,8 +79,9 @@ def _add_transposed(rows, columns, depth, left, right, start, start_stride, out,
         pointer_to(right, 0),
         pointer_to(start, GUARD),
         start_stride,
-        pointer_to(out, GUARD),
+        pointer_to(out, begin),
         out_stride,
+        past,
     )
 
 
@@ -226,6 +229,28 @@ def test_add_transposed_product(rows, depth, dtype):
             ref = (added[:, :computed] + sums[:, :computed]).astype(dtype)
             np.testing.assert_allclose(comp[:, :computed], ref, rtol=0, atol=tolerance)
             assert np.array_equal(comp[:, computed:], before[:, computed:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tile_past_the_caches_has_the_same_bits(dtype):
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal(37 * PANEL).astype(dtype) for _ in range(2))
+    width = _width(left)
+    row = width + CACHE_LINE // left.itemsize
+    out = np.full((ROWS + 2) * row, np.nan, dtype)
+    begin = _first_aligned(out) + row
+    for rows in range(1, ROWS + 1):
+        results = []
+        for past in (False, True):
+            out[:] = np.nan
+            operands = rows, width, 37, left, right, guarded(right[:width]), 0
+            _add_transposed(*operands, out, row, begin, past)
+            results.append(out.copy())
+        assert np.array_equal(*results, equal_nan=True)
+        written = np.zeros(out.shape, bool)
+        for i in range(rows):
+            written[begin + i * row : begin + i * row + width] = True
+        assert np.array_equal(np.isfinite(out), written)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

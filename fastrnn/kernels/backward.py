@@ -31,6 +31,7 @@ from .chunk import (
 from .gradients import (
     add_weight_gradient,
     sum_groups,
+    summed_at_once,
     sums_in_place,
     sums_in_work,
     sums_size,
@@ -286,7 +287,9 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     sums_dba, at_dWax = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dba)
     at_dWaa = move(at_dWax, size_dWax)
     if one_group:
-        sums_dWax, sums_dWaa = sums_in_place(dWax, at_dWax), sums_in_place(dWaa, at_dWaa)
+        at_once = summed_at_once(active, sizes)
+        sums_dWax = sums_in_place(dWax, at_dWax, at_once)
+        sums_dWaa = sums_in_place(dWaa, at_dWaa, at_once)
     else:
         sums_dWax, sums_dWaa = sums_in_work(at_dWax, n_x), sums_in_work(at_dWaa, n_a)
     reach_dx = reach_to_write(dx, sizes)

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .memory import CACHE_LINE
+from .memory import CACHE_LINE, store_past_caches
 from .tile import FEW_ROWS, TILE, lanes_of, tile_width
 
 
@@ -169,6 +169,13 @@ class Emitter:
         addresses = self.tile_registers(len(sums) // self.vectors, pointer, stride)
         for value, address in zip(sums, addresses, strict=True):
             self.store(value, address)
+
+    def store_tile_past_caches(self, sums: list[Any], pointer: Any, stride: Any) -> None:
+        """The registers of a tile, to rows that start cache lines."""
+        addresses = self.tile_registers(len(sums) // self.vectors, pointer, stride)
+        for value, address in zip(sums, addresses, strict=True):
+            line = self.builder.bitcast(address, self.vector.as_pointer())
+            store_past_caches(self.builder, value, line)
 
     def prefetch(self, pointer: Any, write: int, level: int) -> None:
         """Ask for a cache line, into cache level 1 or 2."""

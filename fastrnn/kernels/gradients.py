@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 from numba import types
 
 from ._jit import inner, shared
-from .memory import move, pointer_to_entry, view
-from .panels import NEAR_COLUMNS, SUMMED_ROWS, tile_at, tiles_of, width_at
+from .memory import CACHE_LINE, move, pointer_to_entry, starts_lines, view
+from .panels import NEAR_COLUMNS, SUMMED_ROWS, WIDTH_BYTES, tile_at, tiles_of, width_at
 from .products import add_transposed_product, tiles
 from .tile import PANEL, ROWS
+
+#: Bytes of a gradient from which it is written past the caches, if it is summed at once.
+PAST_BYTES = 1 << 22
 
 
 class Sums(NamedTuple):
@@ -23,12 +26,13 @@ class Sums(NamedTuple):
     row: int  #: elements from one row to the next
     rest: Any
     rest_row: int
+    past: bool  #: `whole` is summed at one go, and written past the caches
 
 
 def sums_type(dtype: types.Type) -> types.Type:
     """Type of `Sums` of a dtype."""
     pointer = types.CPointer(dtype)
-    return types.NamedTuple((pointer, types.int64, pointer, types.int64), Sums)
+    return types.NamedTuple((pointer, types.int64, pointer, types.int64, types.boolean), Sums)
 
 
 @inner
@@ -42,24 +46,38 @@ def sums_in_work(work: Any, n: int) -> Sums:
     """Sums of `n` columns at a pointer into the workspace."""
     width = width_at(work)
     row = tiles_of(n, width) * width
-    return Sums(work, row, move(work, n // width * width), row)
+    return Sums(work, row, move(work, n // width * width), row, False)
 
 
 @inner
-def sums_in_place(gradient: Any, rest: Any) -> Sums:
+def summed_at_once(active: Any, sizes: Any) -> bool:
+    """Whether all rows of the batch are those of one chunk, and of one sum."""
+    rows = 0
+    for samples in active:
+        rows += samples
+        if samples == 0 or rows > SUMMED_ROWS:
+            break
+    return sizes.blocks == 1 and rows <= SUMMED_ROWS
+
+
+@inner
+def sums_in_place(gradient: Any, rest: Any, at_once: bool) -> Sums:
     """Sums in the gradient itself, of the rest of its columns at a pointer into the workspace."""
-    return Sums(pointer_to_entry(gradient, 0, 0), gradient.shape[1], rest, width_at(rest))
+    whole, row, itemsize = pointer_to_entry(gradient, 0, 0), gradient.shape[1], gradient.itemsize
+    large = gradient.size * itemsize >= PAST_BYTES
+    lines = WIDTH_BYTES >= CACHE_LINE and starts_lines(whole, row * itemsize)
+    return Sums(whole, row, rest, width_at(rest), at_once and large and lines)
 
 
 @inner
 def _add_outer(
     rows: int, features: int, left: Any, right: Any, right_stride: int, columns: int, zeros: Any,
-    fresh: bool, out: Any, out_stride: int,
+    fresh: bool, past: bool, out: Any, out_stride: int,
 ) -> None:  # fmt: skip
     """`out += left.T @ right` for one panel `left` of `features` columns, and one tile of `right`.
 
     `out` has one row for each feature, `out_stride` elements apart. If it is `fresh`, it holds
-    anything, and counts as the `zeros` of one row.
+    anything, and counts as the `zeros` of one row. `past`: it is written past the caches.
     """
     parts = (features + ROWS - 1) // ROWS
     for i in range(parts):
@@ -76,6 +94,7 @@ def _add_outer(
                 0 if fresh and k == 0 else out_stride,
                 target,
                 out_stride,
+                past,
             )
 
 
@@ -106,7 +125,7 @@ def add_weight_gradient(
                 _add_outer(
                     rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
                     tile_at(others, stride, 0, column), stride, min(n - column, width), zeros,
-                    fresh, move(out, at + p * PANEL * row), row,
+                    fresh, whole and sums.past, move(out, at + p * PANEL * row), row,
                 )  # fmt: skip
 
 

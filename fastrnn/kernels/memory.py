@@ -237,13 +237,18 @@ def reach_to_read(array: Any) -> int:
 
 
 @inner
+def starts_lines(pointer: Any, step: int) -> bool:
+    """Whether a pointer, and others so many bytes apart, start cache lines."""
+    return (_address(pointer) | step) % CACHE_LINE == 0
+
+
+@inner
 def reach_to_write(array: Any, sizes: Any) -> int:
     """How to write rows of `array` (n, m, T).
 
     `PAST` the caches if the results of the call are large, and its rows start cache lines.
     """
-    row = array.shape[0] * array.itemsize
-    aligned = (_address(pointer_into(array, 0, 0, 0)) | row) % CACHE_LINE == 0
+    aligned = starts_lines(pointer_into(array, 0, 0, 0), array.shape[0] * array.itemsize)
     return PAST if aligned and sizes.past else reach_to_read(array)
 
 

@@ -69,15 +69,17 @@ def _emit_multiply_rows(emitter: Emitter, arguments: Any) -> None:
 
 
 def _emit_add_transposed(emitter: Emitter, arguments: Any) -> None:
-    rows, columns, depth, left, right, start, start_stride, out, out_stride = arguments
+    rows, columns, depth, left, right, start, start_stride, out, out_stride, past = arguments
     builder = emitter.builder
+    past = builder.icmp_signed("!=", past, emitter.constant(0))
     unroll = emitter.constant(emitter.UNROLL)
     turns, rest = builder.udiv(depth, unroll), builder.urem(depth, unroll)
     strides = (1, PANEL, PANEL)
 
     def emit_rows(number: int) -> None:
-        for address in emitter.tile_registers(number, out, out_stride):
-            emitter.prefetch(address, write=1, level=1)
+        with builder.if_then(builder.not_(past)):
+            for address in emitter.tile_registers(number, out, out_stride):
+                emitter.prefetch(address, write=1, level=1)
         sums = emitter.zeros(number)
 
         def block(turn: Any, values: list[Any]) -> list[Any]:
@@ -87,7 +89,12 @@ def _emit_add_transposed(emitter: Emitter, arguments: Any) -> None:
         *sums, left_rest, right_rest = emitter.loop(turns, [*sums, left, right], block)
         sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
         before = emitter.load_tile(number, start, start_stride)
-        emitter.store_tile(emitter.add(before, sums), out, out_stride)
+        sums = emitter.add(before, sums)
+        with builder.if_else(past) as (streamed, kept):
+            with streamed:
+                emitter.store_tile_past_caches(sums, out, out_stride)
+            with kept:
+                emitter.store_tile(sums, out, out_stride)
 
     emitter.switch_shape(rows, columns, emit_rows)
 
@@ -198,7 +205,7 @@ class _TileFunction(NamedTuple):
 
 _MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipippip", _emit_multiply_rows)
 _MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", _emit_multiply_columns)
-_ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipi", _emit_add_transposed)
+_ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipii", _emit_add_transposed)
 _ADD_ROWS = _TileFunction("add_rows", "ipp", _emit_add_rows)
 _FUNCTIONS = _MULTIPLY_ROWS, _MULTIPLY_COLUMNS, _ADD_TRANSPOSED, _ADD_ROWS
 
@@ -303,11 +310,12 @@ def add_transposed_product(
     start_stride: Any,
     out: Any,
     out_stride: Any,
+    past: Any,
 ) -> Any:
     """`out = start + left.T @ right` for one tile: `left` and `right` are panels of `depth` rows.
 
     A row of the tile is a column of `left`; `start` and `out` have rows `start_stride` and
-    `out_stride` apart.
+    `out_stride` apart. If it is to go `past` the caches, its rows start cache lines.
     """
     return _ADD_TRANSPOSED.call(left.dtype)
 
