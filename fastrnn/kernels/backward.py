@@ -49,7 +49,7 @@ from .memory import (
     reach_to_read,
     reach_to_write,
 )
-from .panels import SUMMED_ROWS, panels_of, tile_at, unpack_rows, width_at, width_of
+from .panels import panels_of, sums_of, tile_at, unpack_rows, width_at, width_of
 from .products import add_rows, tiles
 from .schedule import COUNTERS, SUMMED, TAKEN, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
@@ -141,12 +141,11 @@ def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts:
 @inner
 def add_bias_gradient(rows: int, dz: Any, stride: int, first: int, last: int, out: Any) -> None:
     """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles."""
+    sums = sums_of(rows)
     for column in range(first, last, width_at(dz)):
-        for begin in range(0, rows, SUMMED_ROWS):
-            add_rows(
-                min(SUMMED_ROWS, rows - begin), tile_at(dz, stride, begin, column),
-                move(out, column),
-            )  # fmt: skip
+        for part in range(sums):
+            begin, end = share_of(rows, part, sums)
+            add_rows(end - begin, tile_at(dz, stride, begin, column), move(out, column))
 
 
 @inner

@@ -8,7 +8,7 @@ from numba import types
 
 from ._jit import inner, shared
 from .memory import CACHE_LINE, move, pointer_to_entry, starts_lines, view
-from .panels import NEAR_COLUMNS, SUMMED_ROWS, WIDTH_BYTES, tile_at, tiles_of, width_at
+from .panels import NEAR_COLUMNS, WIDTH_BYTES, sums_of, tile_at, tiles_of, width_at
 from .products import add_transposed_product, tiles
 from .tile import PANEL, ROWS
 
@@ -55,9 +55,9 @@ def summed_at_once(active: Any, sizes: Any) -> bool:
     rows = 0
     for samples in active:
         rows += samples
-        if samples == 0 or rows > SUMMED_ROWS:
+        if samples == 0 or sums_of(rows) > 1:
             break
-    return sizes.blocks == 1 and rows <= SUMMED_ROWS
+    return sizes.blocks == 1 and sums_of(rows) == 1
 
 
 @inner
@@ -79,17 +79,18 @@ def _add_outer(
     `out` has one row for each feature, `out_stride` elements apart. If it is `fresh`, it holds
     anything, and counts as the `zeros` of one row. `past`: it is written past the caches.
     """
-    parts = (features + ROWS - 1) // ROWS
+    parts, sums = (features + ROWS - 1) // ROWS, sums_of(rows)
     for i in range(parts):
         first = features * i // parts
         target = move(out, first * out_stride)
-        for k in range(0, rows, SUMMED_ROWS):
+        for k in range(sums):
+            begin = rows * k // sums
             add_transposed_product(
                 features * (i + 1) // parts - first,
                 columns,
-                min(SUMMED_ROWS, rows - k),
-                move(left, k * PANEL + first),
-                tile_at(right, right_stride, k, 0),
+                rows * (k + 1) // sums - begin,
+                move(left, begin * PANEL + first),
+                tile_at(right, right_stride, begin, 0),
                 zeros if fresh and k == 0 else target,
                 0 if fresh and k == 0 else out_stride,
                 target,

@@ -26,8 +26,8 @@ from .tile import PANEL, TILE, lanes_of
 
 #: Bytes in one row of a tile.
 WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
-#: Rows whose products are summed on their own before they join a weight gradient: one chain over
-#: all rows would lose more digits than NumPy's sum over the steps does.
+#: Rows whose products are summed on their own before they join a weight gradient, or up to half as
+#: many more: one chain over all rows would lose more digits than NumPy's sum over the steps does.
 SUMMED_ROWS = 64
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
@@ -70,6 +70,12 @@ def panels_of(columns: int) -> int:
 def tiles_of(columns: int, width: int) -> int:
     """Tiles that hold so many columns."""
     return (columns + width - 1) // width
+
+
+@inner
+def sums_of(rows: int) -> int:
+    """Sums that so many rows are shared out to."""
+    return max((rows + SUMMED_ROWS // 2) // SUMMED_ROWS, 1)
 
 
 @inner
