@@ -49,13 +49,17 @@ _CHUNK = 256
 _SERIAL_STEP = 60_000
 
 
+#: Cuts that a plan keeps for those who ask for the same again, such as a cell step by step.
+_CUTS_KEPT = 8
+
+
 @functools.lru_cache(maxsize=128)
 def _sizes(
     m: int, total: int, n_x: int, n_a: int, n_y: int, itemsize: int
 ) -> tuple[int, int, int, bool]:
     """Blocks, groups of them, rows of a chunk, and whether blocks lie apart.
 
-    Remembered for those who call for the same again, such as a cell step by step.
+    Remembered for those who call for the same again with another plan.
     """
     cutting = next(cutting for cutting in _CUTTINGS if n_a <= cutting.units)
     blocks = max(min(_BLOCKS, m // cutting.least), -(-m // cutting.most))
@@ -71,7 +75,7 @@ class Cut(NamedTuple):
     """What a kernel needs to know of how a batch is cut up."""
 
     sizes: tuple[int, ...]  #: the `Sizes` of kernels
-    workers: int  #: how many threads are worth it
+    workers: int  #: how many threads are worth it: 1, or 0 for all that there are
     order: NDArray[np.int64]  #: (m,), the samples of each block, longest first
     active: NDArray[np.int64]  #: (blocks * (T + 1),), those of a block that have each step; then 0
 
@@ -85,29 +89,36 @@ class Ragged:
         self.T = T
         self.total = int(np.add.reduce(lengths))  #: steps of all samples
         self._orders: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._cuts: dict[tuple[int, ...], Cut] = {}
 
     @property
     def steps(self) -> int:
         """Steps in which any sample is active: the largest length."""
         return int(self.lengths.max(initial=0))
 
-    def cut(self, n_x: int, n_a: int, n_y: int, *, clear: int, past: int, itemsize: int) -> Cut:
+    def cut(self, n_x: int, n_a: int, n_y: int, clear: int, past: int, itemsize: int) -> Cut:
         """Cut the batch up for a pass; one without an output layer, ``n_y`` = 0, is the one back.
 
         ``clear`` is 1 if padded steps, where there are any, may hold anything; ``past`` is 1 if
         the results are large.
         """
+        key = n_x, n_a, n_y, clear, past, itemsize
+        cut = self._cuts.get(key)
+        if cut is None:
+            if len(self._cuts) == _CUTS_KEPT:
+                self._cuts.clear()
+            cut = self._cuts[key] = self._cut(*key)
+        return cut
+
+    def _cut(self, n_x: int, n_a: int, n_y: int, clear: int, past: int, itemsize: int) -> Cut:
         m, total = len(self.lengths), self.total
         blocks, groups, rows, apart = _sizes(m, total, n_x, n_a, n_y, itemsize)
         small = blocks == 1 and m * n_a * n_a < _SERIAL_STEP
-        if small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK:
-            workers = 1
-        else:
-            workers = _threads.threads()
+        serial = small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK
         if total == m * self.T:
             clear = 0  # nothing is padded
         sizes = blocks, groups, rows, clear, past, int(apart)
-        return Cut(sizes, workers, *self._sorted(blocks, apart))
+        return Cut(sizes, int(serial), *self._sorted(blocks, apart))
 
     def _sorted(self, blocks: int, apart: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order and numbers of active samples; both passes mostly need the same."""

@@ -153,7 +153,8 @@ def _zeros(size: int) -> NDArray[np.uint8]:
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]) -> NDArray[Any]:
     """An array that holds anything; a large one does not own its memory, and cannot be resized."""
-    kept = _kept(math.prod(shape) * dtype.itemsize)
+    size = math.prod(shape) * dtype.itemsize
+    kept = _kept(size) if size >= _SMALLEST else None
     if kept is None:
         return np.empty(shape, dtype, order)
     return kept[0].view(dtype).reshape(shape, order=order)
@@ -167,12 +168,12 @@ def results(
     `clear`: it has to clear padded steps. `past`: the arrays are large, and written past the caches
     where their rows start cache lines.
     """
-    largest = max(map(math.prod, shapes)) * dtype.itemsize
+    sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
+    largest = max(sizes)
     if largest < _LARGE_BYTES:
         # A microsecond for each counts in small calls.
         make = np.empty if largest < _SMALLEST else empty
         return [make(shape, dtype, "F") for shape in shapes], 1, 0
-    sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
     arrays, clear = [], False
     for shape, size in zip(shapes, sizes, strict=True):
         memory, used = _kept(size) or (_zeros(size), False)

@@ -56,9 +56,11 @@ def call(
 ) -> None:
     """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for.
 
-    Whoever asks for more than one worker has seen that there are `threads`. If there is no memory
-    for the workspace, which comes before all else, idle memory makes room for it.
+    No workers at all stand for as many as there are `threads`; whoever asks for several has seen
+    that there are some. If there is no memory for the workspace, which comes before all else, idle
+    memory makes room for it.
     """
+    workers = workers or threads()
     for first in (True, False):
         try:
             if alone or workers == 1:

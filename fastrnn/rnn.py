@@ -27,8 +27,8 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
     (a, y_pred), clear, past = results([(n_a, m, T), (n_y, m, T)], x.dtype)
-    sizes, workers, *rows = plan.cut(n_x, n_a, n_y, clear=clear, past=past, itemsize=x.itemsize)
-    batch = x, a0[:, :, np.newaxis], *rows
+    sizes, workers, order, active = plan.cut(n_x, n_a, n_y, clear, past, x.itemsize)
+    batch = x, a0[..., np.newaxis], order, active
     _threads.call(forward.forward, a.dtype, workers, sizes, batch, weights, (a, y_pred))
     return a, y_pred
 
@@ -151,8 +151,8 @@ def _run_backward(
         for gradient in weight_gradients:
             gradient.fill(0)
     (dx,), clear, past = results([(n_x, m, T)], a.dtype)
-    sizes, workers, *rows = plan.cut(n_x, n_a, 0, clear=clear, past=past, itemsize=x.itemsize)
-    batch = x, a0[:, :, np.newaxis], *rows
+    sizes, workers, order, active = plan.cut(n_x, n_a, 0, clear, past, x.itemsize)
+    batch = x, a0[..., np.newaxis], order, active
     outputs = dx, da0, dWax, dWaa, dba
     _threads.call(backward.backward, a.dtype, workers, sizes, batch, weights[:2], (a, da), outputs)
     return {"dx": dx, "da0": da0[:, :, 0], "dWax": dWax, "dWaa": dWaa, "dba": dba}
@@ -197,9 +197,9 @@ def rnnCell_forward(
     """
     inputs, before, weights = _check.cell_arguments(xt, a_prev, parameters)
     plan = one_step(inputs.shape[1])
-    at, yt_pred = _run_forward(inputs[:, :, np.newaxis], before, weights, plan)
-    state = at[:, :, 0]
-    return state, yt_pred[:, :, 0], (state, a_prev, xt, parameters)  # type: ignore[return-value]
+    at, yt_pred = _run_forward(inputs[..., np.newaxis], before, weights, plan)
+    state = at[..., 0]
+    return state, yt_pred[..., 0], (state, a_prev, xt, parameters)  # type: ignore[return-value]
 
 
 def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
@@ -235,7 +235,7 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     """
     a_next, a_prev, xt, weights = _check.cell_cache(cache)
     da = _check.floating("da_next", da_next, a_next.shape, a_next.dtype, "a_next in the cache")
-    x, a, da = (array[:, :, np.newaxis] for array in (xt, a_next, da))
+    x, a, da = (array[..., np.newaxis] for array in (xt, a_next, da))
     gradients = _run_backward(x, a_prev, a, da, weights, one_step(xt.shape[1]))
     return {"dxt": gradients.pop("dx")[:, :, 0], "da_prev": gradients.pop("da0"), **gradients}
 
