@@ -70,7 +70,9 @@ def fit(x: Any, ndim: int, states: tuple[Any, ...], weights: Weights) -> bool:
 def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> bool:
     """Whether the weights are of that dtype and, with that ``n_x``, of shapes that agree."""
     for array in weights:
-        if type(array) is not np.ndarray or array.dtype is not dtype or not array.flags.aligned:
+        if type(array) is not np.ndarray or not array.flags.aligned:
+            return False
+        if array.dtype is not dtype and array.dtype != dtype:  # mostly the same object
             return False
     Wax, Waa, Wya, ba, by = weights
     n_a, n_y = ba.size, by.size

@@ -47,8 +47,6 @@ _GROUP_BYTES = 1 << 26
 _CHUNK = 256
 #: Multiply-adds of a step below which one thread is faster than several.
 _SERIAL_STEP = 60_000
-
-
 #: Cuts that a plan keeps for those who ask for the same again, such as a cell step by step.
 _CUTS_KEPT = 8
 
@@ -75,7 +73,7 @@ class Cut(NamedTuple):
     """What a kernel needs to know of how a batch is cut up."""
 
     sizes: tuple[int, ...]  #: the `Sizes` of kernels
-    workers: int  #: how many threads are worth it: 1, or 0 for all that there are
+    alone: bool  #: whether one thread is faster than several
     order: NDArray[np.int64]  #: (m,), the samples of each block, longest first
     active: NDArray[np.int64]  #: (blocks * (T + 1),), those of a block that have each step; then 0
 
@@ -105,7 +103,7 @@ class Ragged:
         key = n_x, n_a, n_y, clear, past, itemsize
         cut = self._cuts.get(key)
         if cut is None:
-            if len(self._cuts) == _CUTS_KEPT:
+            if len(self._cuts) >= _CUTS_KEPT:
                 self._cuts.clear()
             cut = self._cuts[key] = self._cut(*key)
         return cut
@@ -114,11 +112,11 @@ class Ragged:
         m, total = len(self.lengths), self.total
         blocks, groups, rows, apart = _sizes(m, total, n_x, n_a, n_y, itemsize)
         small = blocks == 1 and m * n_a * n_a < _SERIAL_STEP
-        serial = small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK
+        alone = small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK
         if total == m * self.T:
             clear = 0  # nothing is padded
         sizes = blocks, groups, rows, clear, past, int(apart)
-        return Cut(sizes, int(serial), *self._sorted(blocks, apart))
+        return Cut(sizes, alone, *self._sorted(blocks, apart))
 
     def _sorted(self, blocks: int, apart: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order and numbers of active samples; both passes mostly need the same."""

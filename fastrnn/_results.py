@@ -38,7 +38,7 @@ _MOST = 1 << 30
 #: Bytes of those whose contents the system is not told that it may take, at most: as much as the C
 #: library keeps of what it gets back.
 _LASTING = 1 << 26
-#: Bytes of a large page; a mapping of whole ones is aligned to them.
+#: Bytes of a large page; Linux aligns a mapping of whole ones to them.
 _PAGE = 1 << 21
 
 
@@ -60,9 +60,10 @@ class _Mapping(mmap.mmap):
 
 _madvise = _advice()
 _idle: deque[_Mapping] = deque()
-#: References to leases that have ended, and what each of them was of.
+#: References to leases that have ended, and by the `id` of each what it was of: the memory, and the
+#: references whose callbacks say so.
 _ended: deque[weakref.ref[_Lease]] = deque()
-_leased: dict[weakref.ref[_Lease], tuple[_Mapping, weakref.ref[_Lease] | None]] = {}
+_leased: dict[int, tuple[_Mapping, list[weakref.ref[_Lease]]]] = {}
 
 
 class _Lease:
@@ -72,18 +73,20 @@ class _Lease:
         self.memory = memory  # for as long as an array needs it, whatever becomes of the tables
         self.__array_interface__ = np.frombuffer(memory, np.uint8).__array_interface__
         address, _ = self.__array_interface__["data"]
-        ended = weakref.ref(self, _ended.append)
-        freed = None  # callbacks are called from the latest one to the first
-        if not memory.lasting:
-            freed = weakref.ref(self, partial(_madvise, address, len(memory), mmap.MADV_FREE))
-        _leased[ended] = memory, freed
+        references = [weakref.ref(self, _ended.append)]
+        if not memory.lasting:  # callbacks are called from the latest one to the first
+            freed = partial(_madvise, address, len(memory), mmap.MADV_FREE)
+            references.append(weakref.ref(self, freed))
+        _leased[id(references[0])] = memory, references
 
 
 def _collect() -> None:
     """Make what ended since the last call idle."""
     with contextlib.suppress(IndexError):
         while True:
-            _idle.append(_leased.pop(_ended.popleft())[0])
+            memory, _ = _leased.pop(id(_ended.popleft()), (None, None))
+            if memory is not None:  # else its lease ended before it had begun
+                _idle.append(memory)
 
 
 def _take(size: int) -> _Mapping | None:

@@ -56,11 +56,11 @@ def call(
 ) -> None:
     """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for.
 
-    No workers at all stand for as many as there are `threads`; whoever asks for several has seen
-    that there are some. If there is no memory for the workspace, which comes before all else, idle
-    memory makes room for it.
+    0 workers stand for one if alone, else for as many as there are `threads`; whoever asks for
+    several that are not alone has seen that there are some. If there is no memory for the
+    workspace, which comes before all else, idle memory makes room for it.
     """
-    workers = workers or threads()
+    workers = workers or (1 if alone else threads())
     for first in (True, False):
         try:
             if alone or workers == 1:

@@ -39,6 +39,8 @@ LARGE = [
     Shape(40, 200, 9, 20, 9),
     Shape(5, 33, 3, 1, 40),
 ]
+# Rows of weights that are multiplied as they lie by more rows of a batch than of a thread's share.
+LONG_ROWS = [Shape(520, 530, 3, 16, 1), Shape(600, 520, 3, 24, 1)]
 # As (n_x, n_a, m, T): few samples or few steps, the last in blocks of samples.
 FEW = [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1), (33, 150, 70, 1)]
 
@@ -146,7 +148,7 @@ def test_backward_against_central_differences(name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [ragged_batch().shape, *LARGE])
+@pytest.mark.parametrize("shape", [ragged_batch().shape, *LARGE, *LONG_ROWS])
 def test_bits_do_not_depend_on_the_call_nor_on_the_threads(shape, dtype, monkeypatch):
     # Several threads take part whatever the size.
     for name in ("_threads.SERIAL_WORK", "_plan._SERIAL_STEP"):

@@ -23,16 +23,13 @@ from .parts import clear_row
 from .stages import WHERE, Block, Stage, rows_at, step_of
 from .tile import PANEL, ROWS, TILE
 from .transposition import transpose
-from .weights import Weights, multiply_column, weights_type
+from .weights import BLOCK_ROWS, Weights, multiply_column, weights_type
 
 #: Bytes of a block that is staged, at most: it is read again soon.
 STAGED_BYTES = 1 << 24
 
 #: Rows of a step whose states stay there in whole.
 NEAR_ROWS = 64
-
-#: Depth of weights as they lie that few rows are multiplied by at a time.
-LYING_DEPTH = 64
 
 
 @inner
@@ -163,10 +160,11 @@ def depth_at_once(weights: Weights, rows: int, most: int) -> int:
     """Depth of weights that all column tiles go through before the next, `most` of them at most.
 
     Tiles side by side share cache lines of weights that lie as they are, if their rows do not start
-    one. Such lines leave the caches early where long rows, often powers of two, are far apart.
+    one. Such lines leave the caches early where long rows, often powers of two, are far apart. The
+    sums of a product are cut there in any case, so `rows` may be those of a part of a stage.
     """
     lie = not weights.copied and weights.step >= NEAR_COLUMNS
-    return LYING_DEPTH if lie and rows <= ROWS else most
+    return BLOCK_ROWS if lie and rows <= ROWS else most
 
 
 @inner

@@ -26,8 +26,8 @@ from .tile import PANEL, TILE, lanes_of
 
 #: Bytes in one row of a tile.
 WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
-#: Rows whose products are summed on their own before they join a weight gradient, or up to half as
-#: many more: one chain over all rows would lose more digits than NumPy's sum over the steps does.
+#: Rows, give or take a half, whose products are summed on their own before they join a weight
+#: gradient: one chain over all rows would lose more digits than NumPy's sum over the steps does.
 SUMMED_ROWS = 64
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
