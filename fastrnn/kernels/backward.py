@@ -49,7 +49,7 @@ from .memory import (
     reach_to_read,
     reach_to_write,
 )
-from .panels import panels_of, sums_of, tile_at, unpack_rows, width_at, width_of
+from .panels import panels_of, sums_of, tile_at, tiles_of, unpack_rows, width_at, width_of
 from .products import add_rows, tiles
 from .schedule import COUNTERS, SUMMED, TAKEN, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at
@@ -170,15 +170,21 @@ def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, p
 
 @inner
 def first_state_gradient(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """LAST: `da0` from `dz[0]`."""
-    n_a, stride = job.a.shape[0], job.stride
-    first, last = share_of(rows_at(block, job.active, stage.turn), part, parts)
+    """LAST: `da0` from `dz[0]`; by panels, because there may be few rows and many weights."""
+    n_a, stride, width = job.a.shape[0], job.stride, width_at(job.dz)
+    rows = rows_at(block, job.active, stage.turn)
+    first, last = share_of(panels_of(n_a), part, parts)
+    column, beyond = first * PANEL, min(last * PANEL, n_a)
     dz = move(side_of(job.dz, stage.side, n_a, stride), stage.row * PANEL)
     out = side_of(job.dz, 1 - stage.side, n_a, stride)
-    multiply_rows_of(
-        first, last, n_a, dz, job.Waa, job.zeros, n_a, out, stride
+    multiply_tiles_of(
+        column // width, tiles_of(beyond, width), 0, rows, n_a, dz, job.Waa, job.zeros, n_a, out,
+        stride,
     )  # fmt: skip
-    unpack_rows(out, stride, first, job.da0, 0, job.order, block.lo + first, block.lo + last, NEAR)
+    unpack_rows(
+        tile_at(out, stride, 0, column), stride, 0, job.da0[column:beyond], 0, job.order, block.lo,
+        block.lo + rows, NEAR,
+    )  # fmt: skip
 
 
 @inner
