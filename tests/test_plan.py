@@ -25,11 +25,10 @@ LENGTHS = {
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_blocks_hold_every_sample_longest_first(lengths, n_a):
     T = 13
-    (blocks, groups, rows, *_), alone, order, active = Ragged(lengths, T).cut(3, n_a, 2, **KIND)
+    (blocks, groups, rows, *_), _, order, active = Ragged(lengths, T).cut(3, n_a, 2, **KIND)
     m = len(lengths)
     assert sorted(order) == list(range(m))
     assert 1 <= groups <= blocks
-    assert isinstance(alone, bool)
     for block, counts in enumerate(active.reshape(blocks, T + 1)):
         samples = order[m * block // blocks : m * (block + 1) // blocks]
         assert list(counts) == [np.sum(lengths[samples] > t) for t in range(T)] + [0]
@@ -46,6 +45,24 @@ def test_blocks_are_apart_in_memory_or_of_like_lengths():
     for lo, hi in itertools.pairwise(bounds):
         assert sorted(few.order[lo:hi]) == list(range(lo, hi))
     assert np.all(np.diff(lengths[many.order]) <= 0)
+
+
+def test_several_threads_are_for_much_work():
+    few, many = Ragged(np.full(4, 5), 5), Ragged(np.full(300, 5), 5)
+    assert few.cut(3, 32, 2, **KIND).alone
+    assert not many.cut(3, 128, 2, **KIND).alone
+
+
+def test_a_plan_keeps_few_cuts():
+    plan = Ragged(LENGTHS["few"], 12)
+    first = plan.cut(3, 1, 2, **KIND)
+    assert plan.cut(3, 1, 2, **KIND) is first
+    for n_a in range(2, 40):
+        assert (
+            plan.cut(3, n_a, 2, **KIND).sizes
+            == Ragged(plan.lengths, 12).cut(3, n_a, 2, **KIND).sizes
+        )
+        assert len(plan._cuts) <= 8
 
 
 def test_both_passes_share_an_order():

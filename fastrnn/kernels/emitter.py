@@ -89,6 +89,11 @@ class Emitter:
         cast = self.builder.bitcast(pointer, self.vector.as_pointer())
         self.builder.store(value, cast, align=self.itemsize)
 
+    def store_past_caches(self, value: Any, pointer: Any) -> None:
+        """A register to an address aligned to it, which no cache keeps."""
+        cast = self.builder.bitcast(pointer, self.vector.as_pointer())
+        store_past_caches(self.builder, value, cast)
+
     def broadcast(self, pointer: Any) -> Any:
         """A register with the element at the pointer in every lane."""
         scalar = self.builder.load(pointer)
@@ -164,18 +169,11 @@ class Emitter:
         """The registers of a tile in memory."""
         return [self.load(address) for address in self.tile_registers(rows, pointer, stride)]
 
-    def store_tile(self, sums: list[Any], pointer: Any, stride: Any) -> None:
-        """The registers of a tile, to memory."""
+    def store_tile(self, sums: list[Any], pointer: Any, stride: Any, store: Any = None) -> None:
+        """The registers of a tile, to memory; by `store_past_caches` to rows of cache lines."""
         addresses = self.tile_registers(len(sums) // self.vectors, pointer, stride)
         for value, address in zip(sums, addresses, strict=True):
-            self.store(value, address)
-
-    def store_tile_past_caches(self, sums: list[Any], pointer: Any, stride: Any) -> None:
-        """The registers of a tile, to rows that start cache lines."""
-        addresses = self.tile_registers(len(sums) // self.vectors, pointer, stride)
-        for value, address in zip(sums, addresses, strict=True):
-            line = self.builder.bitcast(address, self.vector.as_pointer())
-            store_past_caches(self.builder, value, line)
+            (store or self.store)(value, address)
 
     def prefetch(self, pointer: Any, write: int, level: int) -> None:
         """Ask for a cache line, into cache level 1 or 2."""

@@ -92,7 +92,7 @@ def _emit_add_transposed(emitter: Emitter, arguments: Any) -> None:
         sums = emitter.add(before, sums)
         with builder.if_else(past) as (streamed, kept):
             with streamed:
-                emitter.store_tile_past_caches(sums, out, out_stride)
+                emitter.store_tile(sums, out, out_stride, emitter.store_past_caches)
             with kept:
                 emitter.store_tile(sums, out, out_stride)
 
