@@ -23,9 +23,9 @@ INK, PALE, EMPTY = "#26323c", "#6b7885", "#f4f5f6"
 STEPS = ("#1f6fb2", "#5fa3d9", "#a9cfee")  #: one shade for each step of the chunk
 WEIGHTS, WEIGHTS_NOW = "#f7dcb5", "#e08a1e"
 TILE, TILE_EDGE = "#cfe8cf", "#2e8b57"
-STAGES = {"P": "#c9d6e2", "S": "#5fa3d9", "F": "#8fc79a", "W": "#e9b872", "L": "#c39bd3"}
-NAMES = {"P": "PREPARE", "S": "STEP", "F": "FINISH", "W": "PRODUCTS", "L": "LAST"}
-LENGTH = {"P": 4.6, "S": 2.3, "F": 3.6, "W": 4.6, "L": 2.3}
+STAGES = {"P": "#c9d6e2", "S": "#5fa3d9", "F": "#8fc79a"}
+NAMES = {"P": "PREPARE", "S": "STEP", "F": "FINISH"}
+LENGTH = {"P": 4.6, "S": 2.3, "F": 3.6}
 
 #: The batch of the drawing: true lengths, in the order of the samples and longest first.
 LENGTHS = (2, 3, 1, 3, 2, 1, 3, 2)
@@ -194,9 +194,9 @@ def draw_order(axes: Axes) -> None:
         for block, order in blocks.items():
             say(axes, x, label, f"block {block}", 7.5, ha="left", color=PALE)
             x = stages(axes, x, y, order)[-1] + 1.2
-    say(axes, 1, 7.3, "backward, one block, the steps in reverse:", ha="left")
-    stages(axes, 30, 6, "PSSSFWPSSFWL")
-    for x, (kind, name) in zip((1.0, 13, 22, 32.5, 45.5), NAMES.items(), strict=True):
+    say(axes, 1, 7.3, "backward, the steps in reverse, PREPARE takes the first:", ha="left")
+    stages(axes, 36.5, 6, "PSSFPSSF")
+    for x, (kind, name) in zip((1.0, 13, 22), NAMES.items(), strict=True):
         box(axes, x, 1.2, 2.3, 2.2, STAGES[kind])
         say(axes, x + 1.15, 2.3, kind, 7.5)
         say(axes, x + 3, 2.3, name, 8, ha="left")

@@ -19,7 +19,6 @@ from ._jit import allocating, array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import (
     clear_padding,
-    multiply_rows_of,
     multiply_tiles_of,
     pack_chunk,
     share_of,
@@ -40,6 +39,7 @@ from .held import hold
 from .launch import run_team, team_entry, worker
 from .memory import (
     CACHE_LINE,
+    FAR,
     NEAR,
     first_aligned,
     huge_pages,
@@ -49,10 +49,19 @@ from .memory import (
     reach_to_read,
     reach_to_write,
 )
-from .panels import panels_of, sums_of, tile_at, tiles_of, unpack_rows, width_at, width_of
+from .panels import (
+    panels_of,
+    prefetch_first,
+    sums_of,
+    tile_at,
+    tiles_of,
+    unpack_rows,
+    width_at,
+    width_of,
+)
 from .products import add_rows, tiles
 from .schedule import COUNTERS, SUMMED, TAKEN, end, sharing, take, wait_for, work_types
-from .stages import Block, Sizes, Stage, batch_types, rows_at
+from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
 from .weights import (
     copied_size,
@@ -95,14 +104,24 @@ class Backward(NamedTuple):
 
 
 @inner
-def gather_gradients(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """PREPARE: `da` for the rows of a chunk."""
+def prepare_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
+    """PREPARE: `da` for the rows of a chunk, and `dz` of those that no step comes after."""
+    n_a, stride, width = job.a.shape[0], job.stride, width_at(job.dz)
     first, last = share_of(stage.rows, part, parts)
-    dz = side_of(job.dz, stage.side, job.a.shape[0], job.stride)
+    dz = side_of(job.dz, stage.side, n_a, stride)
     pack_chunk(
-        job.da, job.da, 0, job.order, job.active, block, stage, first, last, dz, job.stride,
+        job.da, job.da, 0, job.order, job.active, block, stage, first, last, dz, stride,
         job.staged, job.room_da,
     )  # fmt: skip
+    if stage.begin == 0:
+        lo, hi = block.lo + first, block.lo + min(last, rows_at(block, job.active, 0))
+        t = step_of(block, 0)
+        for column in range(0, n_a, width):
+            beyond = min(column + width, n_a)
+            if job.reach_a == FAR:
+                prefetch_first(prefetch_to_read, job.a, t, job.order, lo, hi, column, beyond)
+            tile = tile_at(dz, stride, first, column)
+            differentiate(tile, hi - lo, job.a, t, job.order, lo, column, job.reach_a)
 
 
 step_through = stepping(prefetch_to_read, differentiate)
@@ -117,25 +136,80 @@ def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: i
 
 @inner
 def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """FINISH: `dx` for the rows of a chunk; then `x[t]` and `a[t-1]` beside each other."""
-    n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
-    first, last = share_of(stage.rows, part, parts)
+    """FINISH: all that follows from `dz`, in the part's columns of `x` and of the states.
+
+    A part has the panels of these columns to itself: for `dx` or `da0`, then for `x` or `a[t-1]`.
+    """
+    n_x, n_a = job.x.shape[0], job.a.shape[0]
+    first_rows = rows_at(block, job.active, stage.turn) if stage.end == block.steps else 0
+    panels = panels_of(n_x)
+    cost, cost_a = 2 * stage.rows, stage.rows + first_rows  # of a panel, in multiply-adds
+    total = panels * cost + panels_of(n_a) * cost_a
+    begin, end = share_of(total, part, parts)
+    first, last = min(begin // cost, panels), min(end // cost, panels)
+    if first < last:
+        finish_inputs(job, block, stage, first * PANEL, min(last * PANEL, n_x))
+    first, last = max(begin - panels * cost, 0) // cost_a, max(end - panels * cost, 0) // cost_a
+    if first < last:
+        finish_states(job, block, stage, first_rows, first * PANEL, min(last * PANEL, n_a))
+
+
+@inner
+def finish_inputs(job: Backward, block: Block, stage: Stage, first: int, last: int) -> None:
+    """`dx` for the rows of a chunk, then its `dz[t]' x[t]`, in some columns of both."""
+    n_x, n_a, stride, width = job.x.shape[0], job.a.shape[0], job.stride, width_at(job.dz)
     dz = side_of(job.dz, stage.side, n_a, stride)
-    multiply_rows_of(
-        first, last, n_a, dz, job.Wax, job.zeros, n_x, job.rows, stride
+    own = tile_at(job.rows, stride, 0, first)
+    multiply_tiles_of(
+        first // width, tiles_of(last, width), 0, stage.rows, n_a, dz, job.Wax, job.zeros, n_x,
+        job.rows, stride,
     )  # fmt: skip
     unpack_chunk(
-        job.rows, stride, job.order, job.active, block, stage, first, last, job.dx, job.reach_dx
-    )
-    pack_chunk(
-        job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.rows, stride,
-        move(job.staged, job.room_da), job.room_x,
+        own, stride, job.order, job.active, block, stage, 0, stage.rows, job.dx[first:last],
+        job.reach_dx,
     )  # fmt: skip
-    states = move(job.rows, panels_of(n_x) * stride)
     pack_chunk(
-        job.a, job.a0, 1, job.order, job.active, block, stage, first, last, states, stride,
-        states, 0,
+        job.x[first:last], job.a0, 0, job.order, job.active, block, stage, 0, stage.rows, own,
+        stride, move(job.staged, job.room_da), job.room_x,
     )  # fmt: skip
+    add_weight_gradient(
+        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros,
+        is_fresh(job, stage), job.dWax, block.group * job.sums_size,
+    )  # fmt: skip
+
+
+@inner
+def finish_states(
+    job: Backward, block: Block, stage: Stage, first_rows: int, first: int, last: int
+) -> None:
+    """`da0` for the rows of the first step, then the chunk's `dz[t]' a[t-1]` and sum of `dz[t]`."""
+    n_a, stride, width = job.a.shape[0], job.stride, width_at(job.dz)
+    dz = side_of(job.dz, stage.side, n_a, stride)
+    states = move(job.rows, panels_of(job.x.shape[0]) * stride)
+    own, sums = tile_at(states, stride, 0, first), block.group * job.sums_size
+    if first_rows:
+        multiply_tiles_of(
+            first // width, tiles_of(last, width), 0, first_rows, n_a,
+            move(dz, stage.row * PANEL), job.Waa, job.zeros, n_a, states, stride,
+        )  # fmt: skip
+        unpack_rows(
+            own, stride, 0, job.da0[first:last], 0, job.order, block.lo, block.lo + first_rows, NEAR
+        )  # fmt: skip
+    pack_chunk(
+        job.a[first:last], job.a0[first:last], 1, job.order, job.active, block, stage, 0,
+        stage.rows, own, stride, own, 0,
+    )  # fmt: skip
+    add_weight_gradient(
+        stage.rows, dz, states, n_a, n_a, stride, first, last, job.zeros, is_fresh(job, stage),
+        job.dWaa, sums,
+    )  # fmt: skip
+    add_bias_gradient(stage.rows, dz, stride, first, last, move(job.dba, sums))
+
+
+@inner
+def is_fresh(job: Backward, stage: Stage) -> bool:
+    """Whether the chunk makes the sums of weight gradients; one group is one block."""
+    return job.one_group and stage.begin == 0
 
 
 @inner
@@ -149,45 +223,6 @@ def add_bias_gradient(rows: int, dz: Any, stride: int, first: int, last: int, ou
 
 
 @inner
-def add_weight_gradients(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """PRODUCTS: the chunk's `dz[t]' x[t]`, `dz[t]' a[t-1]` and sum of `dz[t]`."""
-    n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
-    dz = side_of(job.dz, stage.side, n_a, stride)
-    states = move(job.rows, panels_of(n_x) * stride)
-    first, last = share_of(panels_of(n_a), part, parts)
-    sums = block.group * job.sums_size
-    fresh = job.one_group and stage.begin == 0  # one group is one block
-    add_weight_gradient(
-        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, fresh, job.dWax, sums
-    )
-    add_weight_gradient(
-        stage.rows, dz, states, n_a, n_a, stride, first, last, job.zeros, fresh, job.dWaa, sums
-    )
-    add_bias_gradient(
-        stage.rows, dz, stride, first * PANEL, last * PANEL, move(job.dba, sums)
-    )  # fmt: skip
-
-
-@inner
-def first_state_gradient(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """LAST: `da0` from `dz[0]`; by panels, because there may be few rows and many weights."""
-    n_a, stride, width = job.a.shape[0], job.stride, width_at(job.dz)
-    rows = rows_at(block, job.active, stage.turn)
-    first, last = share_of(panels_of(n_a), part, parts)
-    column, beyond = first * PANEL, min(last * PANEL, n_a)
-    dz = move(side_of(job.dz, stage.side, n_a, stride), stage.row * PANEL)
-    out = side_of(job.dz, 1 - stage.side, n_a, stride)
-    multiply_tiles_of(
-        column // width, tiles_of(beyond, width), 0, rows, n_a, dz, job.Waa, job.zeros, n_a, out,
-        stride,
-    )  # fmt: skip
-    unpack_rows(
-        tile_at(out, stride, 0, column), stride, 0, job.da0[column:beyond], 0, job.order, block.lo,
-        block.lo + rows, NEAR,
-    )  # fmt: skip
-
-
-@inner
 def clear_backward(job: Backward, block: Block, part: int, parts: int) -> None:
     """Set padded steps of `dx` to 0."""
     clear_padding(job.dx, job.order, job.active, block, part, parts, job.reach_dx)
@@ -197,15 +232,11 @@ def clear_backward(job: Backward, block: Block, part: int, parts: int) -> None:
 def run_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """A task of the backward pass."""
     if stage.kind == stages.PREPARE:
-        gather_gradients(job, block, stage, part, parts)
+        prepare_backward(job, block, stage, part, parts)
     elif stage.kind == stages.STEP:
         step_backward(job, block, stage, part, parts)
     elif stage.kind == stages.FINISH:
         finish_backward(job, block, stage, part, parts)
-    elif stage.kind == stages.PRODUCTS:
-        add_weight_gradients(job, block, stage, part, parts)
-    elif stage.kind == stages.LAST:
-        first_state_gradient(job, block, stage, part, parts)
 
 
 share_backward = sharing(run_backward, clear_backward)

@@ -8,7 +8,7 @@ from numba import types
 
 from ._jit import inner, shared
 from .memory import CACHE_LINE, move, pointer_to_entry, starts_lines, view
-from .panels import NEAR_COLUMNS, WIDTH_BYTES, sums_of, tile_at, tiles_of, width_at
+from .panels import NEAR_COLUMNS, WIDTH_BYTES, panels_of, sums_of, tile_at, tiles_of, width_at
 from .products import add_transposed_product, tiles
 from .tile import PANEL, ROWS
 
@@ -112,14 +112,14 @@ def add_weight_gradient(
     rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int,
     zeros: Any, fresh: bool, sums: Sums, at: int,
 ) -> None:  # fmt: skip
-    """`sums += dz' others` for panels `first` to `last` of `dz`; `others` has `n` columns.
+    """`sums += dz' others` for columns `first` to `last`, whole panels, of the `n` of `others`.
 
     The sums begin `at` elements further on. Those that are `fresh` count as zeros.
     """
     width = width_at(dz)
-    for near in range(0, n, NEAR_COLUMNS):
-        for p in range(first, last):
-            for column in range(near, min(n, near + NEAR_COLUMNS), width):
+    for near in range(first, last, NEAR_COLUMNS):
+        for p in range(panels_of(n_a)):
+            for column in range(near, min(last, near + NEAR_COLUMNS), width):
                 whole = column + width <= n
                 row = sums.row if whole else sums.rest_row
                 out = move(sums.whole, column) if whole else sums.rest

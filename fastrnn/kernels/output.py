@@ -129,7 +129,7 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
             n_a,
             stride,
             0,
-            panels_of(n_y),
+            n_a,
             zeros,
             False,
             sums_in_work(sums, n_a),

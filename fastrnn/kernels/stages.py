@@ -6,12 +6,11 @@ consecutive steps, whose rows (one for each sample and step) fit a buffer:
 
     PREPARE   pack the rows of the chunk; what does not depend on the recurrence
     STEP      one time step, once for each step of the chunk (and the latter, if it has but one)
-    FINISH    what follows from the states of all rows of the chunk
-    PRODUCTS  weight gradients of all rows of the chunk (backward only)
-    LAST      what follows from the last step (backward only)
+    FINISH    what follows from the states of all rows of the chunk, or from their gradients
 
-The backward pass runs the same stages over the steps in reverse. Inside a stage every part can run
-at the same time. Two buffers take turns, so that the first step of a chunk finds the one before it.
+The backward pass runs the same stages over the steps in reverse; nothing comes before its first
+one, so PREPARE takes that along. Inside a stage every part can run at the same time. Two buffers
+take turns, so that the first step of a chunk finds the one before it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from numba import types
 
 from ._jit import array_in, array_out, entry, inner
 
-PREPARE, STEP, FINISH, PRODUCTS, LAST, DONE = range(6)
+PREPARE, STEP, FINISH, DONE = range(4)
 
 #: Groups of blocks at most.
 MOST_GROUPS = 16
@@ -119,19 +118,15 @@ def first_stage(block: Block, active: Any) -> Stage:
 def next_stage(stage: Stage, block: Block, active: Any) -> Stage:
     """The stage after `stage`."""
     kind, begin, end, rows, turn, row, previous, side = stage
-    if kind == PREPARE:
+    if kind == PREPARE and not (block.backward and begin == 0):
         return Stage(STEP, begin, end, rows, turn, row, previous, side)
-    if kind == STEP and turn + 1 < end:
+    if kind != FINISH and turn + 1 < end:
         after = row + rows_at(block, active, turn)
         return Stage(STEP, begin, end, rows, turn + 1, after, row, side)
-    if kind == STEP:
+    if kind != FINISH:
         return Stage(FINISH, begin, end, rows, turn, row, previous, side)
-    if kind == FINISH and block.backward:
-        return Stage(PRODUCTS, begin, end, rows, turn, row, previous, side)
-    if kind != LAST and end < block.steps:
+    if end < block.steps:
         return _chunk(block, active, end, row, 1 - side)
-    if kind == PRODUCTS:
-        return Stage(LAST, begin, end, rows, turn, row, previous, side)
     return Stage(DONE, begin, end, rows, turn, row, previous, side)
 
 
