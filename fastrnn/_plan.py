@@ -21,28 +21,33 @@ _ANY_DTYPE = np.dtype(np.float64)  # order and numbers are integers, whatever th
 class _Cutting(NamedTuple):
     """How samples are cut into blocks."""
 
-    units: float  #: most hidden units it is for
     least: int  #: samples of a block: if they were fewer, there are fewer blocks
     most: int
     rows: int  #: of a chunk: its buffers share the second cache level with the weights
     apart: bool  #: blocks lie apart in memory, of whatever lengths; if not, lengths are alike
 
 
-#: Few units: threads that write to neighbouring samples would hand cache lines to and fro. More:
-#: samples of one length end together, and the weights go through the cache for many rows. Up to 320
-#: the weights themselves stay in the second cache level.
-_CUTTINGS = (
-    _Cutting(128, 16, 72, 192, True),
-    _Cutting(320, 16, 48, 128, False),
-    _Cutting(math.inf, 128, 128, 128, False),
-)
+#: Hidden units up to which threads that write to neighbouring samples would hand cache lines to
+#: and fro.
+_FEW_UNITS = 128
+_FEW = _Cutting(16, 72, 192, True)
+#: Bytes of the weights of the recurrence up to which each core keeps or streams them by itself,
+#: rather than that two hand on halves of the states at every step. Samples of one length end
+#: together, and the weights go through the cache for many rows.
+_NEAR_WEIGHTS = 1 << 21
+_NEAR = _Cutting(16, 48, 128, False)
+_FAR = _Cutting(128, 128, 128, False)
 #: Blocks into which samples are cut at least: fewer are not shared out evenly. Up to the last
 #: number of units two are worth it.
 _BLOCKS, _TWO_BLOCKS_UNITS = 4, 64
-#: Rows of a block, backward, on average: each group of blocks has sums of weight gradients to make.
-_FEWEST_ROWS = 32
 #: Bytes of all sums of weight gradients, if they are more than a few.
 _GROUP_BYTES = 1 << 26
+#: Rows below which there is one block. Forward, up to `_NEAR_WEIGHTS`, because each core reads all
+#: weights for blocks of its own: a row for so many of those of the recurrence. Backward, because
+#: each group of blocks has sums of weight gradients to make: in each group so many, and one for so
+#: many hidden units.
+_WEIGHTS_PER_ROW = 768
+_GROUP_ROWS, _UNITS_PER_GROUP_ROW = 32, 4
 #: Rows of a chunk, if there is one block.
 _CHUNK = 256
 #: Multiply-adds of a step below which one thread is faster than several.
@@ -59,14 +64,18 @@ def _sizes(
 
     Remembered for those who call for the same again with another plan.
     """
-    cutting = next(cutting for cutting in _CUTTINGS if n_a <= cutting.units)
+    near = _NEAR if n_a * n_a * itemsize <= _NEAR_WEIGHTS else _FAR
+    cutting = _FEW if n_a <= _FEW_UNITS else near
     blocks = max(min(_BLOCKS, m // cutting.least), -(-m // cutting.most))
-    few = n_y == 0 and total < _FEWEST_ROWS * blocks
+    groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
+    groups = min(blocks, groups, MOST_GROUPS)
+    if n_y:
+        few = cutting is _NEAR and total * _WEIGHTS_PER_ROW < n_a * n_a
+    else:
+        few = total < groups * max(_GROUP_ROWS, n_a // _UNITS_PER_GROUP_ROW)
     if few or blocks < (2 if n_a <= _TWO_BLOCKS_UNITS else _BLOCKS):
         return 1, 1, max(m, min(_CHUNK, total), 1), False
-    groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
-    rows = max(-(-m // blocks), cutting.rows)
-    return blocks, min(blocks, groups, MOST_GROUPS), rows, cutting.apart
+    return blocks, groups, max(-(-m // blocks), cutting.rows), cutting.apart
 
 
 class Cut(NamedTuple):

@@ -21,7 +21,7 @@ LENGTHS = {
 }
 
 
-@pytest.mark.parametrize("n_a", [1, 64, 128, 129, 320, 321])
+@pytest.mark.parametrize("n_a", [1, 64, 128, 129, 724, 725])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_blocks_hold_every_sample_longest_first(lengths, n_a):
     T = 13
@@ -45,6 +45,16 @@ def test_blocks_are_apart_in_memory_or_of_like_lengths():
     for lo, hi in itertools.pairwise(bounds):
         assert sorted(few.order[lo:hi]) == list(range(lo, hi))
     assert np.all(np.diff(lengths[many.order]) <= 0)
+
+
+def test_samples_share_a_block_where_their_rows_do_not_pay_for_several():
+    def blocks(T: int, n_a: int, n_y: int) -> int:
+        return Ragged(np.full(64, T), T).cut(3, n_a, n_y, **KIND).sizes[0]
+
+    forward, backward = ([blocks(T, 512, n_y) for T in (5, 6, 8)] for n_y in (10, 0))
+    assert forward == [1, 4, 4]
+    assert backward == [1, 1, 4]
+    assert blocks(5, 256, 10) == 4
 
 
 def test_several_threads_are_for_much_work():
