@@ -6,7 +6,6 @@ All of it follows from shapes and lengths, but for the number of threads, which 
 from __future__ import annotations
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
