@@ -7,7 +7,16 @@ from typing import Any
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
-from .memory import FAR, PAST, by_sample, copy_lines, move, on_stack, pointer_into
+from .memory import (
+    FAR,
+    NEAR,
+    by_sample,
+    copy_lines,
+    move,
+    on_stack,
+    pointer_into,
+    starts_lines,
+)
 from .panels import (
     NEAR_COLUMNS,
     lanes_at,
@@ -141,15 +150,21 @@ def unpack_chunk(
 def clear_padding(
     target: Any, order: Any, active: Any, block: Block, part: int, parts: int, reach: int
 ) -> None:
-    """Set Fortran-ordered `target` (n, m, T) to 0 where samples of a block have ended."""
+    """Set Fortran-ordered `target` (n, m, T) to 0 where samples of a block have ended.
+
+    What the second cache level does not hold goes past the caches, if rows start cache lines:
+    nobody reads it soon.
+    """
     columns, _, T = target.shape
-    zeros = on_stack(pointer_into(target, 0, 0, 0), PANEL)
+    begin = pointer_into(target, 0, 0, 0)
+    past = reach != NEAR and starts_lines(begin, columns * target.itemsize)
+    zeros = on_stack(begin, PANEL)
     clear_row(zeros, PANEL)
     for t in range(part, T, parts):
         for i in range(block.lo + active[block.at + t], block.hi):
             for first in range(0, columns, PANEL):
                 out = pointer_into(target, first, order[i], t)
-                if reach == PAST and first + PANEL <= columns:
+                if past and first + PANEL <= columns:
                     copy_lines(out, zeros, PANEL)
                 else:
                     clear_row(out, columns - first)
