@@ -39,7 +39,7 @@ LARGE = [
     Shape(40, 200, 9, 20, 9),
     Shape(5, 33, 3, 1, 40),
 ]
-# Rows of weights that are multiplied as they lie by more rows of a batch than of a thread's share.
+# Single steps of more than one row of tiles, whose weights have long rows and stay as they lie.
 LONG_ROWS = [Shape(520, 530, 3, 16, 1), Shape(600, 520, 3, 24, 1)]
 # As (n_x, n_a, m, T): few samples or few steps, the last in blocks of samples.
 FEW = [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1), (33, 150, 70, 1)]
@@ -87,6 +87,20 @@ def test_results_past_the_caches_have_the_same_bits(units, dtype, monkeypatch):
     comp = run(fastrnn, batch, da)
     for name in ref:
         assert_array_equal(comp[name], ref[name], strict=True, err_msg=name)
+
+
+@pytest.mark.parametrize("units", [128, 130])
+def test_padded_steps_in_memory_that_held_other_results(units):
+    """They are cleared past the caches where rows start cache lines."""
+    full, ragged = (
+        make_batch(rng(0), units, units, units, 150, 60, np.float32, kind)
+        for kind in ("full", "ragged")
+    )
+    da = make_cotangent(rng(1), full)
+    assert run(fastrnn, full, da)["a"].all()
+    comp, ref = run(fastrnn, ragged, da), run(reference, ragged, da)
+    for name in ("a", "y_pred", "dx"):
+        assert_array_equal(comp[name] == 0, ref[name] == 0, err_msg=name)
 
 
 @pytest.mark.parametrize("n_x", [1025, 1040])
