@@ -99,7 +99,7 @@ def draw_chunk(axes: Axes) -> None:
     say(axes, (26 + end) / 2, below, "inputs in panels", color=PALE)
     left = 45.2
     arrow(axes, (end + 0.8, middle), (left - 0.8, middle))
-    say(axes, (end + left) / 2, middle + 3.1, "PREPARE\nmultiplies:\nx Wax' + ba", 7.5)
+    say(axes, (end + left) / 2, middle + 3.1, "first STEP\nmultiplies:\nx Wax' + ba", 7.5)
     end = panels(axes, left, top, 3)
     say(axes, (left + end) / 2, below, "z in panels, overwritten by a", color=PALE)
     frame(axes, left, top - ROW * ACTIVE[1], end - left, ROW * ACTIVE[1], WEIGHTS_NOW)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import _threads
+from fastrnn import _results, _threads
 from fastrnn.kernels.stages import MOST_GROUPS, sort_by_length
 
 _ANY_DTYPE = np.dtype(np.float64)  # order and numbers are integers, whatever the data are
@@ -119,6 +119,8 @@ class Ragged:
     def _cut(self, n_x: int, n_a: int, n_y: int, clear: int, past: int, itemsize: int) -> Cut:
         m, total = len(self.lengths), self.total
         blocks, groups, rows, apart = _sizes(m, total, n_x, n_a, n_y, itemsize)
+        cells, weights = m * self.T * (n_x + n_a + n_y), n_a * (n_x + n_a)
+        _results.expect((cells + 2 * weights) * itemsize)  # copies of weights, or sums, as well
         small = blocks == 1 and m * n_a * n_a < _SERIAL_STEP
         alone = small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK
         if total == m * self.T:

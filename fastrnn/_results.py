@@ -7,6 +7,11 @@ more than a little, the system is told at once that its contents may go: when it
 it takes the pages, and puts empty ones in their place. To tell it interrupts all other threads of
 the process, which on a virtual machine was seen to take a quarter of a millisecond.
 
+Smaller results, and workspaces, come from the C library. That of GNU returns what is free at the
+end of its heap to the system once that is more than twice the largest block that it ever got back,
+of those of up to 32 MiB that it had mapped; a call that takes several arrays, each smaller, has
+fresh pages every time. So it is given back one block, never touched, of the size of all of them.
+
 An array in such memory ends while Python is in the middle of anything. What is done then is done in
 C: were it bytecode, an exception of a signal's handler, such as KeyboardInterrupt, would be lost.
 """
@@ -38,6 +43,10 @@ _MOST = 1 << 30
 #: Bytes of those whose contents the system is not told that it may take, at most: as much as the C
 #: library keeps of what it gets back.
 _LASTING = 1 << 26
+#: Bytes of the largest block that changes what the C library keeps, its own records included.
+_LARGEST_BLOCK = (1 << 25) - (1 << 14)
+#: Bytes of blocks that were given back for that; at first so many that it never maps fewer.
+_expected = 1 << 17
 #: Bytes of a large page; Linux aligns a mapping of whole ones to them.
 _PAGE = 1 << 21
 
@@ -152,6 +161,15 @@ def _zeros(size: int) -> NDArray[np.uint8]:
     memory = np.zeros(size + _ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % _ALIGNMENT
     return memory[first : first + size]
+
+
+def expect(size: int) -> None:
+    """Have the C library keep so many bytes, taken and given back by one call after the other."""
+    global _expected
+    size = min(size, _LARGEST_BLOCK)
+    if size > _expected:
+        _expected = size
+        np.empty(size, np.uint8)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]) -> NDArray[Any]:

@@ -1,10 +1,15 @@
 """Memory: none left, very much of it, and none lost. In processes of their own."""
 
+import os
 import sys
 
 import pytest
 from test_bounds import run_python
 
+glibc = pytest.mark.skipif(
+    "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}),
+    reason="other C libraries keep memory in other ways",
+)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 COMMON = """if True:
@@ -130,3 +135,28 @@ def test_ten_thousand_calls_leak_nothing():
     process = run_python(code)
     assert process.returncode == 0, process.stderr
     assert float(process.stdout) < 1.01
+
+
+@glibc
+@pytest.mark.parametrize("shape", [(7, 48, 10, 333, 7), (39, 48, 10, 333, 7)])
+def test_training_steps_take_no_fresh_pages(shape):
+    """The heap keeps what they take and give back, though they take it in several arrays."""
+    code = """if True:
+    import resource, sys
+    import numpy as np
+    import fastrnn
+
+    n_x, n_a, n_y, m, T = map(int, sys.argv[1:])
+    parameters = fastrnn.initialize_parameters(n_x, n_a, n_y, seed=0)
+    x, a0 = np.ones((n_x, m, T), np.float32, "F"), np.zeros((n_a, m), np.float32)
+    lengths = np.random.default_rng(0).integers(T // 4, T + 1, m)
+    for step in range(30):
+        if step == 20:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        a, y_pred, caches = fastrnn.rnn_forward(x, a0, parameters, lengths)
+        gradients = fastrnn.rnn_backward(a, caches)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+    """
+    run = run_python(code, *map(str, shape))
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 50

@@ -60,7 +60,7 @@ from .panels import (
     width_of,
 )
 from .products import add_rows, tiles
-from .schedule import COUNTERS, SUMMED, TAKEN, end, sharing, take, wait_for, work_types
+from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
 from .weights import (
@@ -311,15 +311,16 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     at_staged = at_rows + (panels_of(n_x) + panels_of(n_a)) * stride
     to_x = weights_by_rows(Wax, few_rows(active, sizes), work, at_Wax)
     to_a = weights_by_rows(Waa, few_steps(active, sizes), work, at_Waa)
-    ticket = take(counters, TAKEN)
-    while ticket < workers:
-        lay_out(to_x, Wax, ticket, workers, work, at_Wax)
-        lay_out(to_a, Waa, ticket, workers, work, at_Waa)
+    for i in range(workers):
+        part = (number + i) % workers
+        if not claim(counters, part, 0):
+            continue
+        lay_out(to_x, Wax, part, workers, work, at_Wax)
+        lay_out(to_a, Waa, part, workers, work, at_Waa)
         cleared = size_dba if one_group else sizes.groups * size_sums
-        first, last = share_of(size_zeros + cleared, ticket, workers)
+        first, last = share_of(size_zeros + cleared, part, workers)
         work[at_zeros + first : at_zeros + last] = 0
         end(counters)
-        ticket = take(counters, TAKEN)
     sums_dba, at_dWax = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dba)
     at_dWaa = move(at_dWax, size_dWax)
     if one_group:
@@ -336,7 +337,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         room_x,
         sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
     ))  # fmt: skip
-    done = share_backward(job, sizes, 1, number, workers, ticket, counters)
+    done = share_backward(job, sizes, 1, number, workers, counters)
     wait_for(counters, done)
     part, groups = take(counters, SUMMED), sizes.groups
     while part < workers:
@@ -376,5 +377,5 @@ def backward_work(workers: int, sizes: Any, batch: Any, parameters: Any, da: Any
 def backward(team, sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
     """The backward pass; bit for bit the same for every number of workers."""
     work = backward_work(team[0], Sizes(*sizes), batch, parameters, states[1])
-    counters = np.zeros(COUNTERS, np.int64)
+    counters = np.zeros(counters_size(team[0]), np.int64)
     run_team(team, (team[0], sizes, batch, parameters, states, outputs, work, counters))

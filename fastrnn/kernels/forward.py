@@ -43,7 +43,7 @@ from .memory import (
     reach_to_write,
 )
 from .panels import pack_rows, panels_of, tiles_of, width_at, width_of
-from .schedule import COUNTERS, TAKEN, end, sharing, take, work_types
+from .schedule import claim, counters_size, end, sharing, work_types
 from .softmax import softmax_rows
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
@@ -83,25 +83,14 @@ class Forward(NamedTuple):
 
 
 @inner
-def is_one_step(stage: Stage) -> bool:
-    """Whether the chunk has a single step: then STEP takes the inputs to its column tiles."""
-    return stage.end == stage.begin + 1
-
-
-@inner
-def project_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """PREPARE: `x Wax' + ba` for the rows of several steps, and `a0` before the first."""
-    n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
+def gather_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
+    """PREPARE: `x` for the rows of a chunk, and `a0` before the first."""
+    n_a, stride = job.a.shape[0], job.stride
     first, last = share_of(stage.rows, part, parts)
     pack_chunk(
         job.x, job.a0, 0, job.order, job.active, block, stage, first, last, job.inputs, stride,
         job.staged, job.room,
     )  # fmt: skip
-    if not is_one_step(stage):
-        states = side_of(job.states, stage.side, n_a, stride)
-        multiply_rows_of(
-            first, last, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride
-        )  # fmt: skip
     if stage.begin == 0:
         before = side_of(job.states, 1 - stage.side, n_a, stride)
         last = min(last, rows_at(block, job.active, 0))
@@ -113,15 +102,18 @@ step_through = stepping(prefetch_to_write, activate)
 
 @inner
 def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """STEP: `a[t]` from `a[t-1]` in the column tiles of this part."""
-    rows = rows_at(block, job.active, stage.turn)
-    if is_one_step(stage):
+    """STEP: `a[t]` from `a[t-1]` in the column tiles of this part.
+
+    The first of a chunk makes `x Wax' + ba` for all of its rows before.
+    """
+    if stage.turn == stage.begin:
         n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride
         states = side_of(job.states, stage.side, n_a, stride)
         first, last = share_of(tiles_of(n_a, width_at(states)), part, parts)
         multiply_tiles_of(
-            first, last, 0, rows, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride
+            first, last, 0, stage.rows, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride
         )  # fmt: skip
+    rows = rows_at(block, job.active, stage.turn)
     step_through(job, job.states, block, stage, rows, part, parts)
 
 
@@ -152,7 +144,7 @@ def clear_forward(job: Forward, block: Block, part: int, parts: int) -> None:
 def run_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """A task of the forward pass."""
     if stage.kind == stages.PREPARE:
-        project_inputs(job, block, stage, part, parts)
+        gather_inputs(job, block, stage, part, parts)
     elif stage.kind == stages.STEP:
         step_forward(job, block, stage, part, parts)
     elif stage.kind == stages.FINISH:
@@ -221,15 +213,16 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
     in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
     in_y = weights_by_columns(Wya.T, few_x, work, at_Wya)
-    ticket = take(counters, TAKEN)
-    while ticket < workers:
-        lay_out(in_x, Wax.T, ticket, workers, work, at_Wax)
-        lay_out(in_a, Waa.T, ticket, workers, work, at_Waa)
-        lay_out(in_y, Wya.T, ticket, workers, work, at_Wya)
-        pack_weights(ba.T, ticket, workers, work, at_ba, 0.0)
-        pack_weights(by.T, ticket, workers, work, at_by, -np.inf)
+    for i in range(workers):
+        part = (number + i) % workers
+        if not claim(counters, part, 0):
+            continue
+        lay_out(in_x, Wax.T, part, workers, work, at_Wax)
+        lay_out(in_a, Waa.T, part, workers, work, at_Waa)
+        lay_out(in_y, Wya.T, part, workers, work, at_Wya)
+        pack_weights(ba.T, part, workers, work, at_ba, 0.0)
+        pack_weights(by.T, part, workers, work, at_by, -np.inf)
         end(counters)
-        ticket = take(counters, TAKEN)
     reach_a, reach_y = reach_to_write(a, sizes), reach_to_write(y_pred, sizes)
     job = hold(Forward(
         x, a0, order, active, a, y_pred,
@@ -238,7 +231,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
         pointer_to(work, at_staged), room, reach_a, reach_y, stride,
     ))  # fmt: skip
-    share_forward(job, sizes, 0, number, workers, ticket, counters)
+    share_forward(job, sizes, 0, number, workers, counters)
 
 
 @allocating
@@ -263,5 +256,5 @@ def forward_work(workers: int, sizes: Any, batch: Any, parameters: Any, outputs:
 def forward(team, sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
     """The forward pass; bit for bit the same for every number of workers."""
     work = forward_work(team[0], Sizes(*sizes), batch, parameters, outputs)
-    counters = np.zeros(COUNTERS, np.int64)
+    counters = np.zeros(counters_size(team[0]), np.int64)
     run_team(team, (team[0], sizes, batch, parameters, outputs, work, counters))

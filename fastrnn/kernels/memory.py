@@ -265,6 +265,20 @@ def fetch_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def replace(typingctx: Any, array: Any, index: Any, value: Any, new: Any) -> Any:
+    """In one step set `array[index]` of an int64 array to `new` if it is `value`; say if it was."""
+    signature = types.boolean(array, types.intp, types.int64, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.gep(data, [arguments[1]])
+        pair = builder.cmpxchg(place, arguments[2], arguments[3], "seq_cst", "seq_cst")
+        return builder.extract_value(pair, 1)
+
+    return signature, codegen
+
+
+@intrinsic
 def load_acquire(typingctx: Any, array: Any, index: Any) -> Any:
     """`array[index]` of an int64 array, with all that was written before it was set."""
     signature = types.int64(array, types.intp)

@@ -1,12 +1,12 @@
 """How workers share a list of tasks, one stage after the other.
 
-Tasks of stages are numbered in their order. A worker takes the next number, waits until every task
-of the earlier stages has ended, and runs its task. Whoever it waits for has taken a number before,
-so it is running: any number of workers, one included, gets to the end, and nobody waits for a
-worker that the system has not started. What a task computes does not depend on who runs it.
+A stage has one part for each worker, whose own it is: the same columns from stage to stage, and so
+what its core has in its caches. A worker waits until every task of the earlier stages has ended,
+runs its part, and then those that nobody came for. Whoever it waits for has claimed a part, so it
+is running: any number of workers, one included, gets to the end, and nobody waits for a worker that
+the system has not started. What a task computes does not depend on who runs it.
 
-Blocks that go through their stages alone are not numbered: a worker takes the next that nobody came
-for. Where they are sorted by length all begin with the longest. Where they lie apart in memory each
+Of blocks that go through their stages alone a worker takes the next that nobody came for. Where they are sorted by length all begin with the longest. Where they lie apart in memory each
 begins with its own share of them, the same from call to call, whose lines are in its cache. Then it
 clears their padded steps as well: rows of neighbouring samples share cache lines, which go to and
 fro between processors that write to the two.
@@ -19,17 +19,18 @@ from typing import Any
 from numba import types
 
 from ._jit import array_out, inlined, inner
-from .memory import fetch_add, load_acquire, spin_pause, yield_processor
+from .memory import fetch_add, load_acquire, replace, spin_pause, yield_processor
 from .stages import DONE, MOST_GROUPS, block_of, first_stage, next_stage
 
 #: Turns of a waiting loop before the thread offers its processor to others: 10 to 50 microseconds.
 SPINS = 1000
 
-#: Places in the shared counters, a cache line apart: tasks taken, tasks ended, tasks taken of
-#: clearing and of summing; side by side from the last on, how often each group of blocks was asked
-#: for.
-TAKEN, ENDED, CLEARED, SUMMED, CLAIMED = 0, 8, 16, 24, 32
-COUNTERS = CLAIMED + MOST_GROUPS
+#: Places in the shared counters, a cache line apart: tasks ended, tasks taken of clearing and of
+#: summing; side by side from the next on, how often each group of blocks was asked for; then, a
+#: cache line apart again, how many tasks of each part were claimed.
+_LINE = 8
+ENDED, CLEARED, SUMMED, CLAIMED = 0, _LINE, 2 * _LINE, 3 * _LINE
+_PARTS = CLAIMED + MOST_GROUPS
 
 #: Tasks of clearing, if they come last: small ones, which even out those before.
 CLEARINGS = 8
@@ -44,6 +45,19 @@ def work_types(dtype: types.Type) -> list[types.Type]:
 def take(counters: Any, place: int) -> int:
     """The number of the next task of those that are counted at a place."""
     return fetch_add(counters, place, 1)
+
+
+@inner
+def counters_size(workers: int) -> int:
+    """Elements of the shared counters."""
+    return _PARTS + _LINE * workers
+
+
+@inner
+def claim(counters: Any, part: int, stage: int) -> bool:
+    """Whether it is up to the caller to run this part of a stage: nobody else came for it."""
+    place = _PARTS + _LINE * part
+    return load_acquire(counters, place) == stage and replace(counters, place, stage, stage + 1)
 
 
 @inner
@@ -71,15 +85,12 @@ def sharing(run: Any, clear: Any) -> Any:
     """
 
     @inlined
-    def share(
-        job: Any, sizes: Any, backward: int, number: int, workers: int, ticket: int, counters: Any
-    ) -> int:
+    def share(job: Any, sizes: Any, backward: int, number: int, workers: int, counters: Any) -> int:
         """Run the pass as worker `number`, and return how many tasks there were up to its end.
 
         With many blocks a task is a group of blocks, each of which goes through its stages alone;
-        with one block a task is one of `workers` parts of a stage, and `ticket` is the number of
-        the one that this worker holds. The `workers` tasks before laid out the weights. Clearing
-        counts as none.
+        with one block a task is one of `workers` parts of a stage. The `workers` tasks before laid
+        out the weights. Clearing counts as none.
         """
         done = workers
         shared = sizes.blocks == 1
@@ -95,18 +106,18 @@ def sharing(run: Any, clear: Any) -> Any:
                 block = block_of(job.order, job.active, b, sizes, backward, group)
                 stage = first_stage(block, job.active)
                 while stage.kind != DONE:
-                    if shared and ticket >= done + parts:
-                        done += parts
-                        stage = next_stage(stage, block, job.active)
-                        continue
                     if shared:
                         wait_for(counters, done)
-                    run(job, block, stage, ticket - done if shared else 0, parts)
+                    for i in range(parts):
+                        part = (number + i) % parts
+                        if shared and not claim(counters, part, done // workers):
+                            continue
+                        run(job, block, stage, part, parts)
+                        if shared:
+                            end(counters)
                     if shared:
-                        end(counters)
-                        ticket = take(counters, TAKEN)
-                    else:
-                        stage = next_stage(stage, block, job.active)
+                        done += parts
+                    stage = next_stage(stage, block, job.active)
                 if sizes.clear and sizes.apart:
                     clear(job, block, 0, 1)
             if not shared:

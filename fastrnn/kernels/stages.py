@@ -4,8 +4,9 @@ A block is a range of samples that goes through its time steps on its own. They 
 length, longest first, so those that are active at a step are a prefix. A block goes in chunks of
 consecutive steps, whose rows (one for each sample and step) fit a buffer:
 
-    PREPARE   pack the rows of the chunk; what does not depend on the recurrence
-    STEP      one time step, once for each step of the chunk (and the latter, if it has but one)
+    PREPARE   pack the rows of the chunk
+    STEP      one time step, once for each step of the chunk; forward, the first also does for all
+              rows what does not depend on the recurrence
     FINISH    what follows from the states of all rows of the chunk, or from their gradients
 
 The backward pass runs the same stages over the steps in reverse; nothing comes before its first
