@@ -6,10 +6,11 @@ runs its part, and then those that nobody came for. Whoever it waits for has cla
 is running: any number of workers, one included, gets to the end, and nobody waits for a worker that
 the system has not started. What a task computes does not depend on who runs it.
 
-Of blocks that go through their stages alone a worker takes the next that nobody came for. Where they are sorted by length all begin with the longest. Where they lie apart in memory each
-begins with its own share of them, the same from call to call, whose lines are in its cache. Then it
-clears their padded steps as well: rows of neighbouring samples share cache lines, which go to and
-fro between processors that write to the two.
+Of blocks that go through their stages alone a worker takes the next that nobody came for. Where
+they are sorted by length all begin with the longest. Where they lie apart in memory each begins
+with its own share of them, the same from call to call, whose lines are in its cache. Then it clears
+their padded steps as well: rows of neighbouring samples share cache lines, which go to and fro
+between processors that write to the two.
 """
 
 from __future__ import annotations
