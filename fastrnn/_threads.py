@@ -15,11 +15,14 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastrnn._results import release
+from fastrnn._results import empty, release
 from fastrnn.kernels.launch import TeamKernel, launch_address
 
 #: Multiply-adds of a call below which one thread is faster than several.
 SERIAL_WORK = 4_000_000
+
+#: What a kernel is given for a workspace at first.
+_NO_WORK = {dtype: np.empty(0, dtype) for dtype in map(np.dtype, (np.float32, np.float64))}
 
 #: Held by whoever has the threads of a layer that serves one caller at a time.
 _one_caller = threading.Lock()
@@ -57,16 +60,15 @@ def call(
     """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for.
 
     0 workers stand for one if alone, else for as many as there are `threads`; whoever asks for
-    several that are not alone has seen that there are some. If there is no memory for the
-    workspace, which comes before all else, idle memory makes room for it.
+    several that are not alone has seen that there are some. A large workspace lies where results
+    do, and is kept as they are; if there is no memory for it, idle memory makes room.
     """
     workers = workers or (1 if alone else threads())
     for first in (True, False):
         try:
-            if alone or workers == 1:
-                kernel(dtype, workers, 0, *arguments)
-            else:
-                _call_in_threads(kernel, dtype, workers, arguments)
+            work = _NO_WORK[dtype]
+            while size := _run(kernel, dtype, workers, alone, (*arguments, work)):
+                work = empty((size,), dtype, "C")
         except MemoryError:
             if not (first and release()):
                 raise
@@ -74,15 +76,18 @@ def call(
             return
 
 
-def _call_in_threads(
-    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, arguments: tuple[Any, ...]
-) -> None:
-    if _started() != "workqueue":
-        kernel(dtype, workers, launch_address(), *arguments)
+def _run(
+    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, alone: bool, arguments: tuple[Any, ...]
+) -> int:
+    """Call a kernel in threads, where that is safe: 0, or the elements that it asks for."""
+    launch = 0 if alone or workers == 1 else launch_address()
+    if launch == 0 or _started() != "workqueue":
+        size: int = kernel(dtype, workers, launch, *arguments)
     elif _one_caller.acquire(blocking=False):
         try:
-            kernel(dtype, workers, launch_address(), *arguments)
+            size = kernel(dtype, workers, launch, *arguments)
         finally:
             _one_caller.release()
     else:
-        kernel(dtype, workers, 0, *arguments)
+        size = kernel(dtype, workers, 0, *arguments)
+    return size

@@ -6,11 +6,13 @@ import threading
 
 import numpy as np
 import pytest
+from accuracy import run
 from numpy.random import default_rng as rng
+from numpy.testing import assert_allclose
 from strategies import make_batch, make_cotangent
 
 import fastrnn
-from fastrnn import _results, _threads
+from fastrnn import _results, _threads, reference
 
 keeps = pytest.mark.skipif(_results._madvise is None, reason="nothing is kept")
 MIB = 1 << 20
@@ -150,6 +152,20 @@ def test_idle_memory_makes_room_for_a_workspace():
     with pytest.raises(MemoryError):
         _threads.call(kernel, np.dtype(np.float32), 1, "an argument")
     assert len(calls) == 4
+
+
+@keeps
+def test_a_large_workspace_is_kept():
+    """That of the pass back, for packed weights, beside the gradient of these."""
+    batch = make_batch(rng(0), 2, 2100, 3, 2, 10, np.float64, "full")
+    da = make_cotangent(rng(1), batch)
+    ref = run(reference, batch, da)
+    for _ in range(2):
+        comp = run(fastrnn, batch, da)
+        for name in ref:
+            assert_allclose(comp[name], ref[name], rtol=1e-9, atol=1e-9, err_msg=name)
+        del comp
+        assert idle() > 1
 
 
 @keeps

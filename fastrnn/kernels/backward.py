@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 
 from . import stages
-from ._jit import allocating, array_in, array_out, inlined, inner
+from ._jit import array_in, array_out, inlined, inner
 from .cell import differentiate
 from .chunk import (
     clear_padding,
@@ -36,13 +36,12 @@ from .gradients import (
     sums_size,
 )
 from .held import hold
-from .launch import run_team, team_entry, worker
+from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
     CACHE_LINE,
     FAR,
     NEAR,
     first_aligned,
-    huge_pages,
     move,
     pointer_to,
     prefetch_to_read,
@@ -353,9 +352,9 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         part = take(counters, SUMMED)
 
 
-@allocating
-def backward_work(workers: int, sizes: Any, batch: Any, parameters: Any, da: Any) -> Any:
-    """Workspace of a backward pass."""
+@inner
+def backward_work_size(workers: int, sizes: Any, batch: Any, parameters: Any, da: Any) -> int:
+    """Elements of the workspace."""
     x, _, _, active = batch
     Wax, Waa = parameters
     n_a, n_x = Wax.shape
@@ -368,14 +367,16 @@ def backward_work(workers: int, sizes: Any, batch: Any, parameters: Any, da: Any
     size = size_Wax + size_Waa + size_zeros
     size += sizes.groups * (size_dba + size_dWax + size_dWaa)
     size += (workers if sizes.blocks > 1 else 1) * scratch
-    work = np.empty(size + CACHE_LINE // Wax.itemsize, Wax.dtype)
-    huge_pages(work)
-    return work
+    return size + CACHE_LINE // Wax.itemsize
 
 
 @team_entry(backward_types, backward_worker)
-def backward(team, sizes, batch, parameters, states, outputs):  # type: ignore[no-untyped-def]
+def backward(team, sizes, batch, parameters, states, outputs, work):  # type: ignore[no-untyped-def]
     """The backward pass; bit for bit the same for every number of workers."""
-    work = backward_work(team[0], Sizes(*sizes), batch, parameters, states[1])
+    size = backward_work_size(team[0], Sizes(*sizes), batch, parameters, states[1])
+    if has_to_ask(size, work):
+        return size
+    work = workspace(size, work)
     counters = np.zeros(counters_size(team[0]), np.int64)
     run_team(team, (team[0], sizes, batch, parameters, states, outputs, work, counters))
+    return 0

@@ -18,7 +18,7 @@ import numpy as np
 from numba import types
 
 from . import stages
-from ._jit import allocating, array_in, array_out, inlined, inner
+from ._jit import array_in, array_out, inlined, inner
 from .cell import activate
 from .chunk import (
     clear_padding,
@@ -32,11 +32,10 @@ from .chunk import (
     unpack_chunk,
 )
 from .held import hold
-from .launch import run_team, team_entry, worker
+from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
     CACHE_LINE,
     first_aligned,
-    huge_pages,
     move,
     pointer_to,
     prefetch_to_write,
@@ -234,9 +233,9 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     share_forward(job, sizes, 0, number, workers, counters)
 
 
-@allocating
-def forward_work(workers: int, sizes: Any, batch: Any, parameters: Any, outputs: Any) -> Any:
-    """Workspace: weights, then buffers, one set of them for each worker with its blocks."""
+@inner
+def forward_work_size(workers: int, sizes: Any, batch: Any, parameters: Any, outputs: Any) -> int:
+    """Elements of the workspace: weights, then buffers, a set for each worker with its blocks."""
     x, _, order, active = batch
     Wax, Waa, Wya, _, _ = parameters
     a, y_pred = outputs
@@ -247,14 +246,16 @@ def forward_work(workers: int, sizes: Any, batch: Any, parameters: Any, outputs:
     scratch = forward_scratch(n_x, n_a, n_y, stride, room)
     sets = workers if sizes.blocks > 1 else 1
     size = size_Wax + size_Waa + size_Wya + biases + sets * scratch
-    work = np.empty(size + CACHE_LINE // a.itemsize, a.dtype)
-    huge_pages(work)
-    return work
+    return size + CACHE_LINE // a.itemsize
 
 
 @team_entry(forward_types, forward_worker)
-def forward(team, sizes, batch, parameters, outputs):  # type: ignore[no-untyped-def]
+def forward(team, sizes, batch, parameters, outputs, work):  # type: ignore[no-untyped-def]
     """The forward pass; bit for bit the same for every number of workers."""
-    work = forward_work(team[0], Sizes(*sizes), batch, parameters, outputs)
+    size = forward_work_size(team[0], Sizes(*sizes), batch, parameters, outputs)
+    if has_to_ask(size, work):
+        return size
+    work = workspace(size, work)
     counters = np.zeros(counters_size(team[0]), np.int64)
     run_team(team, (team[0], sizes, batch, parameters, outputs, work, counters))
+    return 0

@@ -18,7 +18,8 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._jit import BARE, Kernel, kernels_of
+from ._jit import BARE, Kernel, allocating, array_out, inner, kernels_of
+from .memory import huge_pages
 
 _BYTES = ir.IntType(8).as_pointer()
 #: What `launch` calls, with a number and the address of what the kernel handed on.
@@ -116,8 +117,33 @@ def run_team(typingctx: Any, team: Any, arguments: Any) -> Any:
     return types.void(team, arguments), codegen
 
 
+#: Bytes of a workspace from which a kernel asks its caller for it, who keeps it for the next call:
+#: of blocks of this size the C library keeps none.
+ASKED_BYTES = 1 << 25
+
+
+@inner
+def has_to_ask(size: int, given: Any) -> bool:
+    """Whether a workspace of `size` elements is neither made by the kernel nor `given` yet."""
+    return size > given.size and size * given.itemsize >= ASKED_BYTES
+
+
+@allocating
+def workspace(size: int, given: Any) -> Any:
+    """A workspace of `size` elements that hold anything: the one that was `given`, or a new one."""
+    if given.size >= size:
+        return given
+    work = np.empty(size, given.dtype)
+    huge_pages(work)
+    return work
+
+
 class TeamKernel(Kernel):
-    """A kernel that runs its worker by `run_team`: `kernel(dtype, count, launch, *arguments)`."""
+    """A kernel that runs its worker by `run_team`.
+
+    `kernel(dtype, count, launch, *arguments, work)` is 0. If it is not, nothing has been done, and
+    it is the elements of `work` that the kernel asks for.
+    """
 
     def __init__(
         self, function: Callable[..., Any], signature: Callable[..., Any], worker: Kernel
@@ -160,12 +186,16 @@ def team_entry(
 ) -> Callable[..., TeamKernel]:
     """Make a function a `TeamKernel`.
 
-    Its first argument is the team; `types_of(dtype)` gives the types of the others, `needs` are the
-    pieces that it calls by their symbols.
+    Its first argument is the team, its last the workspace if it asked for one, else an empty array.
+    `types_of(dtype)` gives the types of the others, `needs` are the pieces that it calls by their
+    symbols.
     """
 
+    def signature(dtype: types.Type) -> Any:
+        return types.int64(TEAM, *types_of(dtype), array_out(dtype, 1, "C"))
+
     def decorate(function: Callable[..., Any]) -> TeamKernel:
-        kernel = TeamKernel(function, lambda dtype: types.void(TEAM, *types_of(dtype)), worker)
+        kernel = TeamKernel(function, signature, worker)
         kernel.needs = kernels_of(needs)
         return kernel
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from ._jit import allocating, array_in, array_out, inner
+from ._jit import array_in, array_out, inner
 from .chunk import multiply_rows_of, multiply_tiles_of, share_of
 from .gradients import add_weight_gradient, sum_groups, sums_in_work
-from .launch import run_team, team_entry, worker
+from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
     CACHE_LINE,
     NEAR,
@@ -137,15 +137,11 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
         )
 
 
-@allocating
-def output_work(groups: int, layer: Any, da: Any, dWya: Any) -> Any:
-    """Workspace: packed `Wya`, zeros, then sums and buffers of each group."""
-    n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(da)
-    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
-    size = size_Wya + groups * (size_sums + size_buffers) + CACHE_LINE // da.itemsize
-    work = np.zeros(size, da.dtype)
-    pack_weights(layer[2], 0, 1, work, first_aligned(work), 0)
-    return work
+@inner
+def output_work_size(groups: int, n_a: int, n_y: int, da: Any) -> int:
+    """Elements of the workspace: packed `Wya`, zeros, then sums and buffers of each group."""
+    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width_of(da))
+    return size_Wya + groups * (size_sums + size_buffers) + CACHE_LINE // da.itemsize
 
 
 @inner
@@ -161,13 +157,19 @@ def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
 
 
 @team_entry(output_types, output_worker, pack_weights)
-def output_backward(team, scale, rows, layer, outputs, losses):  # type: ignore[no-untyped-def]
+def output_backward(team, scale, rows, layer, outputs, losses, work):  # type: ignore[no-untyped-def]
     """Gradients of the output layer for the labelled rows; `losses`, one for each group.
 
     The team has one worker for each group, and the sums are bit for bit the same for every
     number of threads.
     """
     da, dWya, dby = outputs
-    work = output_work(team[0], layer, da, dWya)
+    size = output_work_size(team[0], dWya.shape[1], dWya.shape[0], da)
+    if has_to_ask(size, work):
+        return size
+    work = workspace(size, work)
+    work[:] = 0
+    pack_weights(layer[2], 0, 1, work, first_aligned(work), 0)
     run_team(team, (team[0], scale, rows, layer, outputs, losses, work))
     sum_output_groups(team[0], work, dWya, dby)
+    return 0
