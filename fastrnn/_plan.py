@@ -1,6 +1,7 @@
 """How a ragged batch is cut up: which samples go through their steps together, and in what order.
 
 All of it follows from shapes and lengths, but for the number of threads, which changes no result.
+Who plans a pass also has the C library expect the memory that it takes.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ class _Cutting(NamedTuple):
 #: and fro.
 _FEW_UNITS = 128
 _FEW = _Cutting(16, 72, 192, True)
-#: Bytes of the weights of the recurrence up to which each core keeps or streams them by itself,
-#: rather than that two hand on halves of the states at every step. Samples of one length end
-#: together, and the weights go through the cache for many rows.
+#: Bytes of the weights of the recurrence up to which each core reads all of them at every step of
+#: its own blocks. Beyond, cores share a block, each with columns of its own, and hand each other
+#: their parts of the states.
 _NEAR_WEIGHTS = 1 << 21
+#: Samples of one length end together, and the weights go through the cache for many rows.
 _NEAR = _Cutting(16, 48, 128, False)
 _FAR = _Cutting(128, 128, 128, False)
 #: Blocks into which samples are cut at least: fewer are not shared out evenly. Up to the last
@@ -41,7 +43,7 @@ _FAR = _Cutting(128, 128, 128, False)
 _BLOCKS, _TWO_BLOCKS_UNITS = 4, 64
 #: Bytes of all sums of weight gradients, if they are more than a few.
 _GROUP_BYTES = 1 << 26
-#: Rows below which there is one block. Forward, up to `_NEAR_WEIGHTS`, because each core reads all
+#: Rows below which there is one block. Forward, in blocks of `_NEAR`, because each core reads all
 #: weights for blocks of its own: a row for so many of those of the recurrence. Backward, because
 #: each group of blocks has sums of weight gradients to make: in each group so many, and one for so
 #: many hidden units.

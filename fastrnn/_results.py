@@ -1,4 +1,4 @@
-"""Memory of results. That of large ones is used again when nobody needs it any more.
+"""Memory of results and large workspaces, used again when nobody needs it any more.
 
 What an allocation of more than some MiB gives back goes to the system, and comes anew as pages that
 the system clears when they are first written: at (128, 128, m 4096, T 50) that was a quarter of the
@@ -7,7 +7,7 @@ more than a little, the system is told at once that its contents may go: when it
 it takes the pages, and puts empty ones in their place. To tell it interrupts all other threads of
 the process, which on a virtual machine was seen to take a quarter of a millisecond.
 
-Smaller results, and workspaces, come from the C library. That of GNU returns what is free at the
+Smaller results and workspaces come from the C library. That of GNU returns what is free at the
 end of its heap to the system once that is more than twice the largest block that it ever got back,
 of those of up to 32 MiB that it had mapped; a call that takes several arrays, each smaller, has
 fresh pages every time. So it is given back one block, never touched, of the size of all of them.
@@ -164,12 +164,16 @@ def _zeros(size: int) -> NDArray[np.uint8]:
 
 
 def expect(size: int) -> None:
-    """Have the C library keep so many bytes, taken and given back by one call after the other."""
+    """Have the C library keep so many bytes, taken and given back by one call after the other.
+
+    It keeps twice as many from then on, whoever in the process gives them back.
+    """
     global _expected
     size = min(size, _LARGEST_BLOCK)
     if size > _expected:
         _expected = size
-        np.empty(size, np.uint8)
+        with contextlib.suppress(MemoryError):  # less may do
+            np.empty(size, np.uint8)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ KIND = {"clear": 1, "past": 0, "itemsize": 4}
 LENGTHS = {
     "random": np.random.default_rng(0).integers(0, 12, 300),
     "one length": np.full(270, 5),
+    "many": np.random.default_rng(1).integers(0, 12, 600),
     "none": np.zeros(90, np.int64),
     "first block empty": np.r_[np.zeros(100, np.int64), np.arange(200) % 11],
     "few": np.array([3, 0, 7]),

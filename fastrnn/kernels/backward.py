@@ -135,20 +135,20 @@ def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: i
 
 @inner
 def finish_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """FINISH: all that follows from `dz`, in the part's columns of `x` and of the states.
+    """FINISH: all that follows from `dz`, in panels of `x`, then of the states, shared out by cost.
 
-    A part has the panels of these columns to itself: for `dx` or `da0`, then for `x` or `a[t-1]`.
+    A part has its panels to itself: for `dx` or `da0`, then for `x` or `a[t-1]`.
     """
     n_x, n_a = job.x.shape[0], job.a.shape[0]
     first_rows = rows_at(block, job.active, stage.turn) if stage.end == block.steps else 0
     panels = panels_of(n_x)
-    cost, cost_a = 2 * stage.rows, stage.rows + first_rows  # of a panel, in multiply-adds
+    cost, cost_a = 2 * stage.rows, stage.rows + first_rows  # of a panel: rows of its products
     total = panels * cost + panels_of(n_a) * cost_a
-    begin, end = share_of(total, part, parts)
-    first, last = min(begin // cost, panels), min(end // cost, panels)
+    begin, beyond = share_of(total, part, parts)
+    first, last = min(begin // cost, panels), min(beyond // cost, panels)
     if first < last:
         finish_inputs(job, block, stage, first * PANEL, min(last * PANEL, n_x))
-    first, last = max(begin - panels * cost, 0) // cost_a, max(end - panels * cost, 0) // cost_a
+    first, last = max(begin - panels * cost, 0) // cost_a, max(beyond - panels * cost, 0) // cost_a
     if first < last:
         finish_states(job, block, stage, first_rows, first * PANEL, min(last * PANEL, n_a))
 

@@ -176,7 +176,7 @@ def depth_at_once(weights: Weights, rows: int, most: int) -> int:
 
     Tiles side by side share cache lines of weights that lie as they are, if their rows do not start
     one. Such lines leave the caches early where long rows, often powers of two, are far apart. The
-    sums of a product are cut there in any case.
+    sums of a product are cut there in any case, so `rows` may be those of a part of a stage.
     """
     lie = not weights.copied and weights.step >= NEAR_COLUMNS
     return BLOCK_ROWS if lie and rows <= ROWS else most

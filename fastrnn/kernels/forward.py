@@ -103,7 +103,7 @@ step_through = stepping(prefetch_to_write, activate)
 def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `a[t]` from `a[t-1]` in the column tiles of this part.
 
-    The first of a chunk makes `x Wax' + ba` for all of its rows before.
+    Before that, the first step of a chunk makes `x Wax' + ba` for all of its rows.
     """
     if stage.turn == stage.begin:
         n_x, n_a, stride = job.x.shape[0], job.a.shape[0], job.stride

@@ -1,7 +1,7 @@
 """How workers share a list of tasks, one stage after the other.
 
-A stage has one part for each worker, whose own it is: the same columns from stage to stage, and so
-what its core has in its caches. A worker waits until every task of the earlier stages has ended,
+A stage has one part for each worker, whose own it is: the same share of every stage of one kind, from
+chunk to chunk and from call to call, and so what its core has in its caches. A worker waits until every task of the earlier stages has ended,
 runs its part, and then those that nobody came for. Whoever it waits for has claimed a part, so it
 is running: any number of workers, one included, gets to the end, and nobody waits for a worker that
 the system has not started. What a task computes does not depend on who runs it.
@@ -55,10 +55,13 @@ def counters_size(workers: int) -> int:
 
 
 @inner
-def claim(counters: Any, part: int, stage: int) -> bool:
-    """Whether it is up to the caller to run this part of a stage: nobody else came for it."""
+def claim(counters: Any, part: int, before: int) -> bool:
+    """Whether it is up to the caller to run this part of a stage: nobody else came for it.
+
+    `before` is how many stages come before it; weights are laid out in the first.
+    """
     place = _PARTS + _LINE * part
-    return load_acquire(counters, place) == stage and replace(counters, place, stage, stage + 1)
+    return load_acquire(counters, place) == before and replace(counters, place, before, before + 1)
 
 
 @inner
@@ -111,6 +114,7 @@ def sharing(run: Any, clear: Any) -> Any:
                         wait_for(counters, done)
                     for i in range(parts):
                         part = (number + i) % parts
+                        # Each stage before, and laying out, was `workers` tasks.
                         if shared and not claim(counters, part, done // workers):
                             continue
                         run(job, block, stage, part, parts)
