@@ -1,10 +1,11 @@
 """How workers share a list of tasks, one stage after the other.
 
-A stage has one part for each worker, whose own it is: the same share of every stage of one kind, from
-chunk to chunk and from call to call, and so what its core has in its caches. A worker waits until every task of the earlier stages has ended,
-runs its part, and then those that nobody came for. Whoever it waits for has claimed a part, so it
-is running: any number of workers, one included, gets to the end, and nobody waits for a worker that
-the system has not started. What a task computes does not depend on who runs it.
+A stage has one part for each worker, whose own it is: the same share of every stage of one kind,
+from chunk to chunk and from call to call, and so what its core has in its caches. A worker waits
+until every task of the earlier stages has ended, runs its part, and then those that nobody came
+for. Whoever it waits for has claimed a part, so it is running: any number of workers, one included,
+gets to the end, and nobody waits for a worker that the system has not started. What a task computes
+does not depend on who runs it.
 
 Of blocks that go through their stages alone a worker takes the next that nobody came for. Where
 they are sorted by length all begin with the longest. Where they lie apart in memory each begins
