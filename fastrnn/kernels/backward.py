@@ -28,12 +28,13 @@ from .chunk import (
     unpack_chunk,
 )
 from .gradients import (
+    add_groups,
     add_weight_gradient,
-    sum_groups,
+    copy_rest,
     summed_at_once,
     sums_in_place,
-    sums_in_work,
-    sums_size,
+    sums_of_group,
+    sums_sizes,
 )
 from .held import hold
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
@@ -92,10 +93,12 @@ class Backward(NamedTuple):
     staged: Any
     room_da: int  #: elements of `da` in `staged`; 0: it is read as it lies
     room_x: int  #: elements of `x` behind them, likewise
-    dba: Any  #: sums of the first group
-    dWax: Any  #: `Sums`, as is the next
+    dba: Any  #: sums of the first group, and of the others behind them
+    dWax: Any  #: `Sums` of the first group, as is the next
     dWaa: Any
-    sums_size: int  #: elements from the sums of one group to those of the next
+    others_x: Any  #: sums of `dWax` of the other groups
+    others_a: Any  #: of `dWaa`
+    others_size: int  #: elements from those of one group to those of the next
     one_group: bool  #: the first chunk of all makes the sums of `dWax` and `dWaa`, and none is 0
     reach_a: int  #: how `a` is read
     reach_dx: int  #: how `dx` is written
@@ -172,8 +175,8 @@ def finish_inputs(job: Backward, block: Block, stage: Stage, first: int, last: i
         stride, move(job.staged, job.room_da), job.room_x,
     )  # fmt: skip
     add_weight_gradient(
-        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros,
-        is_fresh(job, stage), job.dWax, block.group * job.sums_size,
+        stage.rows, dz, job.rows, n_a, n_x, stride, first, last, job.zeros, is_fresh(job, stage),
+        sums_of_group(job.dWax, job.others_x, job.others_size, block.group, n_x),
     )  # fmt: skip
 
 
@@ -185,7 +188,7 @@ def finish_states(
     n_a, stride, width = job.a.shape[0], job.stride, width_at(job.dz)
     dz = side_of(job.dz, stage.side, n_a, stride)
     states = move(job.rows, panels_of(job.x.shape[0]) * stride)
-    own, sums = tile_at(states, stride, 0, first), block.group * job.sums_size
+    own = tile_at(states, stride, 0, first)
     if first_rows:
         multiply_tiles_of(
             first // width, tiles_of(last, width), 0, first_rows, n_a,
@@ -200,9 +203,10 @@ def finish_states(
     )  # fmt: skip
     add_weight_gradient(
         stage.rows, dz, states, n_a, n_a, stride, first, last, job.zeros, is_fresh(job, stage),
-        job.dWaa, sums,
+        sums_of_group(job.dWaa, job.others_a, job.others_size, block.group, n_a),
     )  # fmt: skip
-    add_bias_gradient(stage.rows, dz, stride, first, last, move(job.dba, sums))
+    dba = move(job.dba, block.group * panels_of(n_a) * PANEL)
+    add_bias_gradient(stage.rows, dz, stride, first, last, dba)
 
 
 @inner
@@ -242,27 +246,20 @@ share_backward = sharing(run_backward, clear_backward)
 
 
 @inner
-def sums_sizes(n_x: int, n_a: int, groups: int, width: int) -> tuple[int, int, int]:
-    """Elements of the sums of `dba`, `dWax` and `dWaa` of one group."""
-    in_place = groups == 1
-    return (
-        panels_of(n_a) * PANEL,
-        sums_size(n_a, n_x, in_place, width),
-        sums_size(n_a, n_a, in_place, width),
-    )
-
-
-@inner
 def backward_sizes(
     Wax: Any, Waa: Any, active: Any, sizes: Any, width: int, stride: int, room: int
-) -> tuple[int, int, int, int]:
-    """Elements of the copies of `Wax` and `Waa`, of zeros, and of one block's buffers."""
+) -> tuple[int, int, int, int, int]:
+    """Elements of copies of `Wax` and `Waa`, of zeros, of all sums, and of a block's buffers."""
     n_a, n_x = Wax.shape
     panels = panels_of(n_x) + panels_of(n_a)
+    (rest_x, all_x), (rest_a, all_a) = sums_sizes(n_a, n_x, width), sums_sizes(n_a, n_a, width)
+    sums = sizes.groups * panels_of(n_a) * PANEL
+    sums += rest_x + rest_a + (sizes.groups - 1) * (all_x + all_a)
     return (
         copied_size(Wax, rows_lie(Wax, few_rows(active, sizes)), width),
         copied_size(Waa, rows_lie(Waa, few_steps(active, sizes)), width),
         panels * PANEL,
+        sums,
         (2 * panels_of(n_a) + panels) * stride + room,
     )
 
@@ -293,17 +290,18 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     n_x, n_a, width = x.shape[0], a.shape[0], width_of(dx)
     stride = (sizes.capacity + 1) * PANEL
     room_da, room_x = staged_size(da, sizes), staged_size(x, sizes)
-    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(
+    size_Wax, size_Waa, size_zeros, size_sums, scratch = backward_sizes(
         Wax, Waa, active, sizes, width, stride, room_da + room_x
     )
-    size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
-    size_sums = size_dba + size_dWax + size_dWaa
-    one_group = sizes.groups == 1
+    (rest_x, all_x), (rest_a, all_a) = sums_sizes(n_a, n_x, width), sums_sizes(n_a, n_a, width)
+    groups, one_group, size_dba = sizes.groups, sizes.groups == 1, panels_of(n_a) * PANEL
     at_Wax = first_aligned(work)
     at_Waa = at_Wax + size_Wax
     at_zeros = at_Waa + size_Waa
-    at_sums = at_zeros + size_zeros
-    at_dz = at_sums + sizes.groups * size_sums
+    at_dba = at_zeros + size_zeros
+    at_rest = at_dba + groups * size_dba
+    at_others = at_rest + rest_x + rest_a
+    at_dz = at_dba + size_sums
     if sizes.blocks > 1:
         at_dz += number * scratch
     at_rows = at_dz + 2 * panels_of(n_a) * stride
@@ -316,39 +314,40 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
             continue
         lay_out(to_x, Wax, part, workers, work, at_Wax)
         lay_out(to_a, Waa, part, workers, work, at_Waa)
-        cleared = size_dba if one_group else sizes.groups * size_sums
-        first, last = share_of(size_zeros + cleared, part, workers)
+        cleared = size_zeros + (size_dba if one_group else size_sums)
+        first, last = share_of(cleared, part, workers)
         work[at_zeros + first : at_zeros + last] = 0
+        if not one_group:
+            first, last = share_of(n_a, part, workers)
+            dWax[first:last] = 0
+            dWaa[first:last] = 0
         end(counters)
-    sums_dba, at_dWax = pointer_to(work, at_sums), pointer_to(work, at_sums + size_dba)
-    at_dWaa = move(at_dWax, size_dWax)
-    if one_group:
-        at_once = summed_at_once(active, sizes)
-        sums_dWax = sums_in_place(dWax, at_dWax, at_once)
-        sums_dWaa = sums_in_place(dWaa, at_dWaa, at_once)
-    else:
-        sums_dWax, sums_dWaa = sums_in_work(at_dWax, n_x), sums_in_work(at_dWaa, n_a)
+    at_once = summed_at_once(active, sizes)
+    sums_dba, others_x = pointer_to(work, at_dba), pointer_to(work, at_others)
+    others_a, others_size = move(others_x, all_x), all_x + all_a
+    sums_dWax = sums_in_place(dWax, pointer_to(work, at_rest), at_once)
+    sums_dWaa = sums_in_place(dWaa, pointer_to(work, at_rest + rest_x), at_once)
     reach_dx = reach_to_write(dx, sizes)
     job = hold(Backward(
         x, a0, order, active, a, da, dx, da0,
         to_x, to_a, pointer_to(work, at_zeros),
         pointer_to(work, at_dz), pointer_to(work, at_rows), pointer_to(work, at_staged), room_da,
         room_x,
-        sums_dba, sums_dWax, sums_dWaa, size_sums, one_group, reach_to_read(a), reach_dx, stride,
+        sums_dba, sums_dWax, sums_dWaa, others_x, others_a, others_size, one_group,
+        reach_to_read(a), reach_dx, stride,
     ))  # fmt: skip
     done = share_backward(job, sizes, 1, number, workers, counters)
     wait_for(counters, done)
-    part, groups = take(counters, SUMMED), sizes.groups
+    part = take(counters, SUMMED)
     while part < workers:
         first, last = share_of(n_a, part, workers)
-        sum_groups(sums_dba, size_sums, groups, 1, 0, dba, first, last)
-        for sums, gradient in ((sums_dWax, dWax), (sums_dWaa, dWaa)):
-            n = gradient.shape[1]
-            if not one_group:
-                sum_groups(sums.whole, size_sums, groups, sums.row, 0, gradient, first, last)
-            elif n % width and active[0]:
-                whole = n // width * width
-                sum_groups(sums.rest, 0, 1, sums.rest_row, whole, gradient, first, last)
+        dba[first:last] = 0
+        add_groups(sums_dba, size_dba, groups, 1, dba, first, last)
+        for sums, more, gradient in ((sums_dWax, others_x, dWax), (sums_dWaa, others_a, dWaa)):
+            if active[0] or not one_group:
+                copy_rest(sums, gradient, first, last)
+            second = sums_of_group(sums, more, others_size, 1, gradient.shape[1])
+            add_groups(second.whole, others_size, groups - 1, second.row, gradient, first, last)
         part = take(counters, SUMMED)
 
 
@@ -357,15 +356,12 @@ def backward_work_size(workers: int, sizes: Any, batch: Any, parameters: Any, da
     """Elements of the workspace."""
     x, _, _, active = batch
     Wax, Waa = parameters
-    n_a, n_x = Wax.shape
     width, stride = width_of(Wax), (sizes.capacity + 1) * PANEL
     room = staged_size(da, sizes) + staged_size(x, sizes)
-    size_Wax, size_Waa, size_zeros, scratch = backward_sizes(
+    size_Wax, size_Waa, size_zeros, size_sums, scratch = backward_sizes(
         Wax, Waa, active, sizes, width, stride, room
     )
-    size_dba, size_dWax, size_dWaa = sums_sizes(n_x, n_a, sizes.groups, width)
-    size = size_Wax + size_Waa + size_zeros
-    size += sizes.groups * (size_dba + size_dWax + size_dWaa)
+    size = size_Wax + size_Waa + size_zeros + size_sums
     size += (workers if sizes.blocks > 1 else 1) * scratch
     return size + CACHE_LINE // Wax.itemsize
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from numba import types
 
 from ._jit import inner, shared
-from .memory import CACHE_LINE, move, pointer_to_entry, starts_lines, view
+from .memory import CACHE_LINE, copy, move, pointer_to_entry, starts_lines, view
 from .panels import NEAR_COLUMNS, WIDTH_BYTES, panels_of, sums_of, tile_at, tiles_of, width_at
 from .products import add_transposed_product, tiles
 from .tile import PANEL, ROWS
@@ -36,9 +36,10 @@ def sums_type(dtype: types.Type) -> types.Type:
 
 
 @inner
-def sums_size(n_a: int, n: int, in_place: bool, width: int) -> int:
-    """Elements of the workspace for the sums of a gradient (n_a, n)."""
-    return n_a * (tiles_of(n, width) * width - in_place * (n // width * width))
+def sums_sizes(n_a: int, n: int, width: int) -> tuple[int, int]:
+    """Elements of the workspace for the sums of a gradient (n_a, n): if in place, and if not."""
+    whole, all_columns = n // width * width, tiles_of(n, width) * width
+    return n_a * (all_columns - whole), n_a * all_columns
 
 
 @inner
@@ -47,6 +48,12 @@ def sums_in_work(work: Any, n: int) -> Sums:
     width = width_at(work)
     row = tiles_of(n, width) * width
     return Sums(work, row, move(work, n // width * width), row, False)
+
+
+@inner
+def sums_of_group(first: Sums, others: Any, size: int, group: int, n: int) -> Sums:
+    """Sums of `n` columns: those of the `first` group, or of one of the `others`, `size` apart."""
+    return first if group == 0 else sums_in_work(move(others, (group - 1) * size), n)
 
 
 @inner
@@ -103,18 +110,18 @@ def _add_weight_gradient_type(dtype: types.Type) -> types.Type:
     index, pointer = types.int64, types.CPointer(dtype)
     return types.void(
         index, pointer, pointer, index, index, index, index, index, pointer, types.boolean,
-        sums_type(dtype), index,
+        sums_type(dtype),
     )  # fmt: skip
 
 
 @shared(_add_weight_gradient_type, tiles)
 def add_weight_gradient(
     rows: int, dz: Any, others: Any, n_a: int, n: int, stride: int, first: int, last: int,
-    zeros: Any, fresh: bool, sums: Sums, at: int,
+    zeros: Any, fresh: bool, sums: Sums,
 ) -> None:  # fmt: skip
     """`sums += dz' others` for columns `first` to `last`, whole panels, of the `n` of `others`.
 
-    The sums begin `at` elements further on. Those that are `fresh` count as zeros.
+    Sums that are `fresh` count as zeros.
     """
     width = width_at(dz)
     for near in range(first, last, NEAR_COLUMNS):
@@ -126,21 +133,30 @@ def add_weight_gradient(
                 _add_outer(
                     rows, min(n_a - p * PANEL, PANEL), move(dz, p * stride),
                     tile_at(others, stride, 0, column), stride, min(n - column, width), zeros,
-                    fresh, whole and sums.past, move(out, at + p * PANEL * row), row,
+                    fresh, whole and sums.past, move(out, p * PANEL * row), row,
                 )  # fmt: skip
 
 
 @inner
-def sum_groups(
-    sums: Any, size: int, groups: int, row: int, column: int, out: Any, first: int, last: int
-) -> None:
-    """Rows `first` to `last` of one gradient `out` (n_a, n), from a column on.
+def copy_rest(sums: Sums, out: Any, first: int, last: int) -> None:
+    """Rows `first` to `last` of the columns of a gradient `out` (n_a, n) that fill no tile."""
+    width = width_at(sums.rest)
+    column, rest = out.shape[1] // width * width, out.shape[1] % width
+    for j in range(first, last):
+        copy(pointer_to_entry(out, j, column), move(sums.rest, j * sums.rest_row), rest)
 
-    They are the sums of all groups, in their order.
+
+@inner
+def add_groups(
+    sums: Any, size: int, groups: int, row: int, out: Any, first: int, last: int
+) -> None:
+    """Add the sums of so many groups to rows `first` to `last` of `out` (n_a, n), in their order.
+
+    They are `size` elements apart, and their rows `row`.
     """
-    n = out.shape[1] - column
+    n = out.shape[1]
     for j in range(first, last):
         for g in range(groups):
             values = view(move(sums, g * size + j * row), n)
             for k in range(n):
-                out[j, column + k] = values[k] if g == 0 else out[j, column + k] + values[k]
+                out[j, k] += values[k]

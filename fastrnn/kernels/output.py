@@ -13,7 +13,7 @@ from numba import types
 
 from ._jit import array_in, array_out, inner
 from .chunk import multiply_rows_of, multiply_tiles_of, share_of
-from .gradients import add_weight_gradient, sum_groups, sums_in_work
+from .gradients import add_groups, add_weight_gradient, sums_in_work
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
     CACHE_LINE,
@@ -122,19 +122,9 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
         for i in range(first, last):
             unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
         add_weight_gradient(
-            last - first,
-            dz,
-            states,
-            n_y,
-            n_a,
-            stride,
-            0,
-            n_a,
-            zeros,
-            False,
+            last - first, dz, states, n_y, n_a, stride, 0, n_a, zeros, False,
             sums_in_work(sums, n_a),
-            0,
-        )
+        )  # fmt: skip
 
 
 @inner
@@ -152,8 +142,10 @@ def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     row = tiles_of(n_a, width) * width
     sums = pointer_to(work, first_aligned(work) + size_Wya)
     size = size_sums + size_buffers
-    sum_groups(sums, size, groups, row, 0, dWya, 0, n_y)
-    sum_groups(move(sums, n_y * row), size, groups, 1, 0, dby, 0, n_y)
+    dWya[:] = 0
+    dby[:] = 0
+    add_groups(sums, size, groups, row, dWya, 0, n_y)
+    add_groups(move(sums, n_y * row), size, groups, 1, dby, 0, n_y)
 
 
 @team_entry(output_types, output_worker, pack_weights)
