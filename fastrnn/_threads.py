@@ -64,30 +64,27 @@ def call(
     do, and is kept as they are; if there is no memory for it, idle memory makes room.
     """
     workers = workers or (1 if alone else threads())
-    for first in (True, False):
-        try:
-            work = _NO_WORK[dtype]
-            while size := _run(kernel, dtype, workers, alone, (*arguments, work)):
-                work = empty((size,), dtype, "C")
-        except MemoryError:
-            if not (first and release()):
-                raise
-        else:
-            return
+    launch = 0 if alone or workers == 1 else launch_address()
+    guarded = launch != 0 and _started() == "workqueue"
+    if guarded and not _one_caller.acquire(blocking=False):
+        launch, guarded = 0, False
+    try:
+        _run(kernel, dtype, workers, launch, arguments)
+    finally:
+        if guarded:
+            _one_caller.release()
 
 
 def _run(
-    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, alone: bool, arguments: tuple[Any, ...]
-) -> int:
-    """Call a kernel in threads, where that is safe: 0, or the elements that it asks for."""
-    launch = 0 if alone or workers == 1 else launch_address()
-    if launch == 0 or _started() != "workqueue":
-        size: int = kernel(dtype, workers, launch, *arguments)
-    elif _one_caller.acquire(blocking=False):
+    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, launch: int, arguments: tuple[Any, ...]
+) -> None:
+    """Call a kernel, with the workspace that it asks for."""
+    for first in (True, False):
+        work = _NO_WORK[dtype]
         try:
-            size = kernel(dtype, workers, launch, *arguments)
-        finally:
-            _one_caller.release()
-    else:
-        size = kernel(dtype, workers, 0, *arguments)
-    return size
+            while size := kernel(dtype, workers, launch, *arguments, work):
+                work = empty((size,), dtype, "C")
+            return
+        except MemoryError:
+            if not (first and release()):
+                raise
