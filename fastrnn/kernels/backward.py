@@ -63,15 +63,7 @@ from .products import add_rows, tiles
 from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
-from .weights import (
-    copied_size,
-    few_rows,
-    few_steps,
-    lay_out,
-    multiply_column,
-    rows_lie,
-    weights_by_rows,
-)
+from .weights import copied_size, lay_out, multiply_column, ways_backward, weights_for
 
 
 class Backward(NamedTuple):
@@ -253,11 +245,12 @@ def backward_sizes(
     n_a, n_x = Wax.shape
     panels = panels_of(n_x) + panels_of(n_a)
     (rest_x, all_x), (rest_a, all_a) = sums_sizes(n_a, n_x, width), sums_sizes(n_a, n_a, width)
+    way_x, way_a = ways_backward(active, sizes)
     sums = sizes.groups * panels_of(n_a) * PANEL
     sums += rest_x + rest_a + (sizes.groups - 1) * (all_x + all_a)
     return (
-        copied_size(Wax, rows_lie(Wax, few_rows(active, sizes)), width),
-        copied_size(Waa, rows_lie(Waa, few_steps(active, sizes)), width),
+        copied_size(Wax, way_x, width),
+        copied_size(Waa, way_a, width),
         panels * PANEL,
         sums,
         (2 * panels_of(n_a) + panels) * stride + room,
@@ -306,8 +299,8 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         at_dz += number * scratch
     at_rows = at_dz + 2 * panels_of(n_a) * stride
     at_staged = at_rows + (panels_of(n_x) + panels_of(n_a)) * stride
-    to_x = weights_by_rows(Wax, few_rows(active, sizes), work, at_Wax)
-    to_a = weights_by_rows(Waa, few_steps(active, sizes), work, at_Waa)
+    way_x, way_a = ways_backward(active, sizes)
+    to_x, to_a = weights_for(Wax, way_x, work, at_Wax), weights_for(Waa, way_a, work, at_Waa)
     for i in range(workers):
         part = (number + i) % workers
         if not claim(counters, part, 0):

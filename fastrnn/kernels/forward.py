@@ -47,13 +47,12 @@ from .softmax import softmax_rows
 from .stages import Block, Sizes, Stage, batch_types, rows_at
 from .tile import PANEL
 from .weights import (
-    columns_lie,
     copied_size,
-    go_by_columns,
     lay_out,
     multiply_column,
     pack_weights,
-    weights_by_columns,
+    ways_forward,
+    weights_for,
 )
 
 
@@ -158,11 +157,11 @@ def forward_sizes(
     Wax: Any, Waa: Any, Wya: Any, samples: int, active: Any, sizes: Any, width: int
 ) -> tuple[int, int, int]:
     """Elements of the copies of the three weights."""
-    few_x, few_a = go_by_columns(len(Waa), samples, active, sizes)
+    way_x, way_a = ways_forward(len(Waa), samples, active, sizes)
     return (
-        copied_size(Wax.T, columns_lie(Wax.T, few_x), width),
-        copied_size(Waa.T, columns_lie(Waa.T, few_a), width),
-        copied_size(Wya.T, columns_lie(Wya.T, few_x), width),
+        copied_size(Wax.T, way_x, width),
+        copied_size(Waa.T, way_a, width),
+        copied_size(Wya.T, way_x, width),
     )
 
 
@@ -208,10 +207,10 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     at_inputs = at_states + 2 * panels_of(n_a) * stride
     at_logits = at_inputs + panels_of(n_x) * stride
     at_staged = at_logits + panels_of(n_y) * stride
-    few_x, few_a = go_by_columns(n_a, order.size, active, sizes)
-    in_x = weights_by_columns(Wax.T, few_x, work, at_Wax)
-    in_a = weights_by_columns(Waa.T, few_a, work, at_Waa)
-    in_y = weights_by_columns(Wya.T, few_x, work, at_Wya)
+    way_x, way_a = ways_forward(n_a, order.size, active, sizes)
+    in_x = weights_for(Wax.T, way_x, work, at_Wax)
+    in_a = weights_for(Waa.T, way_a, work, at_Waa)
+    in_y = weights_for(Wya.T, way_x, work, at_Wya)
     for i in range(workers):
         part = (number + i) % workers
         if not claim(counters, part, 0):

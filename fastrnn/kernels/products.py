@@ -36,8 +36,9 @@ from numba.extending import intrinsic
 
 from ._jit import WRITTEN, Kernel
 from .emitter import Emitter, folded
+from .memory import CACHE_LINE
 from .parts import MaskedRow
-from .tile import PANEL, dot_columns
+from .tile import PANEL, TILE, dot_columns
 
 
 def _emit_multiply_rows(emitter: Emitter, arguments: Any) -> None:
@@ -115,6 +116,8 @@ def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
         operation(rest, emitter.constant(lanes)) for operation in (builder.udiv, builder.urem)
     )
     part = ir.VectorType(emitter.element, wanted).as_pointer()
+    more = builder.icmp_signed(">=", last, emitter.constant(2 * wanted - 1))
+    following = builder.select(more, emitter.times(wanted, right_stride), emitter.constant(0))
 
     def emit_rows(number: int) -> None:
         def step(sums: list[Any], left: Any, rights: list[Any], load: Any) -> list[Any]:
@@ -134,13 +137,21 @@ def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
             moved = [emitter.at(pointer, count * lanes) for pointer in rights]
             return [*sums, emitter.at(left, left_step), *moved]
 
+        def panel(turn: Any, values: list[Any]) -> list[Any]:
+            if not TILE.eager:
+                for pointer in values[-wanted:]:
+                    for k in range(0, PANEL, CACHE_LINE // emitter.itemsize):
+                        address = emitter.at(emitter.at(pointer, following), k)
+                        emitter.prefetch(address, write=0, level=1)
+            return full(PANEL // lanes, panel_stride, values)
+
         def masked(turn: Any, values: list[Any]) -> list[Any]:
             sums, (left, *rights) = values[: -1 - wanted], values[-1 - wanted :]
             row = MaskedRow(builder, emitter.element, lanes, tail)
             return [*step(sums, left, rights, row.load), left, *rights]
 
         values = [emitter.zeros(1)[0]] * (number * wanted) + [left, *rights]
-        values = emitter.loop(panels, values, lambda i, v: full(PANEL // lanes, panel_stride, v))
+        values = emitter.loop(panels, values, panel)
         values = emitter.loop(registers, values, lambda i, v: full(1, lanes, v))
         some = builder.zext(builder.icmp_signed(">", tail, zero), emitter.index)
         sums = emitter.loop(some, values, masked)
@@ -293,7 +304,8 @@ def multiply_columns(
 
     `left`, `start` and `out` are those of `multiply_rows`. `right` points at a column, and the
     others follow `right_stride` elements apart. `last` is the number of the last one that exists,
-    negative if it is before the first: it takes the place of those beyond it.
+    negative if it is before the first: it takes the place of those beyond it. The columns behind
+    these are asked for, if they exist and the processor does not bring them of its own accord.
     """
     return _MULTIPLY_COLUMNS.call(left.dtype)
 

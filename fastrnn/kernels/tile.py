@@ -16,16 +16,21 @@ class Tile(NamedTuple):
     vectors: int  #: vectors in one row of a tile
     panel: int  #: columns of a panel, the same for both dtypes
     embedded: bool  #: a multiply-add takes a number in memory for all lanes
-    pairs: bool  #: cache lines come in pairs, as on Intel's processors; on AMD's Zen 3 they do not
+    #: The processor brings the neighbour of a cache line, and the next columns of a matrix, of its
+    #: own accord: Intel's do, Zen 3 does not. With AVX-512 only Intel's were measured so far.
+    eager: bool
+    #: Samples up to which sums along the lanes of registers take less time than the tile, which has
+    #: to have weights transposed.
+    along: int
 
 
 #: Tried in order; the first whose features the target has is used. Rows times vectors
 #: accumulators, the vectors of one row of the right operand and one broadcast fit the registers
 #: (32, 16 and 16 of them).
 TILES = {
-    ("avx512f",): Tile("avx512", 64, 12, 2, 32, True, True),
-    ("avx2", "fma"): Tile("avx2", 32, 6, 2, 16, False, False),
-    (): Tile("generic", 16, 6, 2, 16, False, False),
+    ("avx512f",): Tile("avx512", 64, 12, 2, 32, True, True, 48),
+    ("avx2", "fma"): Tile("avx2", 32, 6, 2, 16, False, False, 16),
+    (): Tile("generic", 16, 6, 2, 16, False, False, 16),
 }
 
 

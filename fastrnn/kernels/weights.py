@@ -11,7 +11,7 @@ from .emitter import Emitter
 from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
 from .panels import WIDTH_BYTES, lanes_at, tiles_of, width_at, width_of
 from .products import multiply_columns, multiply_rows, tiles
-from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS
+from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose
 
 #: Bytes of a block of rows of a tile that stays in the first cache level, and its rows.
@@ -22,11 +22,13 @@ BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
 #: Rows of a tile that a product multiplies by, for one that it asks for ahead of time.
 ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 
+#: How weights serve their products. Packed into tiles; or as they lie, if rows or columns are
+#: contiguous: by the tile, or, if columns are, by sums along the lanes of registers.
+PACKED, LYING, ALONG = range(3)
+
 #: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
 #: pack them costs as much as these. In columns as long as the last number it never pays.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
-#: Samples of a single step up to which that holds for sums along lanes.
-MOST_BY_COLUMNS = 128
 #: Length of their columns at a time: those of few rows on the left stay in the first cache level.
 DOT_DEPTH = 512
 
@@ -42,11 +44,12 @@ class Weights(NamedTuple):
     step: int
     across: int
     copied: bool  #: into the workspace; if not, they are used as they lie
+    along: bool  #: sums run along lanes
 
 
 def weights_type(dtype: types.Type) -> types.Type:
     """Type of `Weights` of a dtype."""
-    fields = types.CPointer(dtype), types.int64, types.int64, types.boolean
+    fields = types.CPointer(dtype), types.int64, types.int64, *[types.boolean] * 2
     return types.NamedTuple(fields, Weights)
 
 
@@ -106,77 +109,65 @@ def _one_step(active: Any, sizes: Any) -> bool:
 
 
 @inner
-def few_rows(active: Any, sizes: Any) -> bool:
+def _few_rows(active: Any, sizes: Any) -> bool:
     """Whether weights that all rows are multiplied by serve too few of them to be packed."""
     few = sizes.capacity <= FEW_IN_CHUNK or _one_step(active, sizes)
     return few and sizes.blocks == 1
 
 
 @inner
-def few_steps(active: Any, sizes: Any) -> bool:
+def _few_steps(active: Any, sizes: Any) -> bool:
     """Whether weights of the recurrence serve too few steps to be packed."""
     few = active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
     return (few or _one_step(active, sizes)) and sizes.blocks == 1
 
 
 @inner
-def go_by_columns(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[bool, bool]:
-    """Whether `Wax` and `Wya`, and `Waa`, are multiplied by contiguous columns, forward."""
-    if samples > MOST_BY_COLUMNS:
-        return False, False
+def ways_forward(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[int, int]:
+    """How `Wax` and `Wya`, and `Waa`, serve their products forward."""
+    few_x, few_a = _few_rows(active, sizes), _few_steps(active, sizes)
+    if samples > TILE.along:
+        return LYING if few_x else PACKED, LYING if few_a else PACKED
     long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN and sizes.blocks == 1
     one = _one_step(active, sizes)
-    return one or few_rows(active, sizes), one or long or few_steps(active, sizes)
+    return ALONG if one or few_x else PACKED, ALONG if one or long or few_a else PACKED
+
+
+@inner
+def ways_backward(active: Any, sizes: Any) -> tuple[int, int]:
+    """How `Wax` and `Waa` serve their products backward."""
+    few_x, few_a = _few_rows(active, sizes), _few_steps(active, sizes)
+    return LYING if few_x else PACKED, LYING if few_a else PACKED
+
+
+@inner
+def _lies(matrix: Any, way: int) -> bool:
+    """Whether a matrix (depth, columns) serves as it lies."""
+    columns, rows = matrix.strides[0] == matrix.itemsize, matrix.strides[1] == matrix.itemsize
+    return (columns and way != PACKED) or (rows and way == LYING)
 
 
 @inner
 def packed_weights(matrix: Any, work: Any, at: int) -> Weights:
     """Weights in column tiles, at an index of the workspace."""
-    return Weights(pointer_to(work, at), width_of(work), matrix.shape[0], True)
+    return Weights(pointer_to(work, at), width_of(work), matrix.shape[0], True, False)
 
 
 @inner
-def weights_by_columns(matrix: Any, few: bool, work: Any, at: int) -> Weights:
-    """Weights that, for few rows on the left, are multiplied by contiguous columns.
-
-    A sum then runs along the lanes of registers, whatever the memory order of the matrix.
-    """
-    if not few:
-        return packed_weights(matrix, work, at)
-    if columns_lie(matrix, few):
-        across = matrix.strides[1] // matrix.itemsize
-        return Weights(pointer_to_entry(matrix, 0, 0), 1, across, False)
-    return Weights(pointer_to(work, at), 1, matrix.shape[0], True)
-
-
-@inner
-def weights_by_rows(matrix: Any, few: bool, work: Any, at: int) -> Weights:
-    """Weights that, for few rows on the left, are multiplied as they lie if rows are contiguous.
-
-    A sum runs as it does over packed weights.
-    """
-    if rows_lie(matrix, few):
-        step = matrix.strides[0] // matrix.itemsize
-        return Weights(pointer_to_entry(matrix, 0, 0), step, 1, False)
+def weights_for(matrix: Any, way: int, work: Any, at: int) -> Weights:
+    """Weights that serve in a way, from the matrix (depth, columns) or a copy of it."""
+    if _lies(matrix, way):
+        step, across = matrix.strides[0] // matrix.itemsize, matrix.strides[1] // matrix.itemsize
+        return Weights(pointer_to_entry(matrix, 0, 0), step, across, False, way == ALONG)
+    if way == ALONG:
+        return Weights(pointer_to(work, at), 1, matrix.shape[0], True, True)
     return packed_weights(matrix, work, at)
 
 
 @inner
-def columns_lie(matrix: Any, few: bool) -> bool:
-    """Whether `weights_by_columns` uses the matrix as it lies."""
-    return few and matrix.strides[0] == matrix.itemsize
-
-
-@inner
-def rows_lie(matrix: Any, few: bool) -> bool:
-    """Whether `weights_by_rows` uses the matrix as it lies."""
-    return few and matrix.strides[1] == matrix.itemsize != matrix.strides[0]
-
-
-@inner
-def copied_size(matrix: Any, lies: bool, width: int) -> int:
+def copied_size(matrix: Any, way: int, width: int) -> int:
     """Elements of a copy of weights (depth, columns) in the workspace, if there is one."""
-    return 0 if lies else tiles_of(matrix.shape[1], width) * width * matrix.shape[0]
+    return 0 if _lies(matrix, way) else tiles_of(matrix.shape[1], width) * width * matrix.shape[0]
 
 
 @inner
@@ -205,23 +196,23 @@ def _lay_out_type(dtype: types.Type) -> types.Type:
 @shared(_lay_out_type, pack_weights, transpose)
 def lay_out(weights: Weights, matrix: Any, part: int, parts: int, work: Any, at: int) -> None:
     """Copy a part of the weights into the workspace, unless they are used as they lie."""
-    if weights.copied and weights.step == 1:
+    if weights.copied and weights.along:
         _copy_columns(matrix, part, parts, work, at)
     elif weights.copied:
         pack_weights(matrix, part, parts, work, at, 0.0)
 
 
 @inner
-def _multiply_contiguous_columns(
+def _multiply_along(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, across: int,
     start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
-    """`multiply_column` for weights whose columns are contiguous and `across` apart."""
-    lanes = lanes_at(out)
+    """`multiply_column` by sums along lanes, for columns that are contiguous and `across` apart."""
+    lanes, used = lanes_at(out), min(columns, width_at(out))
     some = min(DOT_COLUMNS, lanes)
     for k in range(0, max(depth, 1), DOT_DEPTH):
-        for first in range(0, rows, FEW_ROWS):
-            for c in range(0, (columns + lanes - 1) // lanes * lanes, some):
+        for c in range(0, (used + lanes - 1) // lanes * lanes, some):
+            for first in range(0, rows, FEW_ROWS):
                 multiply_columns(
                     min(FEW_ROWS, rows - first),
                     columns - 1 - c,
@@ -238,35 +229,45 @@ def _multiply_contiguous_columns(
 
 
 @inner
-def _copy_tile(weights: Any, step: int, depth: int, columns: int, out: Any) -> None:
-    """Rows of weights, `step` apart, of a tile, filled up to its width."""
+def _copy_tile(weights: Any, step: int, across: int, depth: int, columns: int, out: Any) -> None:
+    """Rows of a tile, from contiguous rows or columns of weights, filled up to its width."""
     width = width_at(out)
-    for k in range(depth):
-        if columns == width:
-            copy(move(out, k * width), move(weights, k * step), width)
-            continue
-        row, values = view(move(out, k * width), width), view(move(weights, k * step), columns)
-        for c in range(columns):
-            row[c] = values[c]
-        for c in range(columns, width):
-            row[c] = 0
+    if step == 1:
+        transpose(out, width, weights, across, columns, depth)
+    else:
+        for k in range(depth):
+            if columns == width:
+                copy(move(out, k * width), move(weights, k * step), width)
+            else:
+                row, values = (
+                    view(move(out, k * width), width),
+                    view(move(weights, k * step), width),
+                )
+                for c in range(columns):
+                    row[c] = values[c]
+    if columns < width:
+        for k in range(depth):
+            row = view(move(out, k * width), width)
+            for c in range(columns, width):
+                row[c] = 0
 
 
 @inner
-def _multiply_contiguous_rows(
+def _multiply_lying(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, step: int,
-    start: Any, start_stride: int, out: Any,
+    across: int, start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
-    """`multiply_column` for weights whose rows are contiguous and `step` apart.
+    """`multiply_column` by the tile for weights whose rows or columns are contiguous.
 
-    A block is copied first where a tile would read beyond its rows, or several tiles need it.
+    A block is copied first where a tile would read beyond its rows, where several tiles need it,
+    and where columns are contiguous.
     """
     copied, width = on_stack(out, BLOCK_ELEMENTS), width_at(out)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some = min(BLOCK_ROWS, depth - k)
         block, block_step = move(right, k * step), step
-        if columns < width or rows > ROWS:
-            _copy_tile(block, step, some, columns, copied)
+        if columns < width or rows > ROWS or step == 1:
+            _copy_tile(block, step, across, some, columns, copied)
             block, block_step = copied, width
         for first in range(0, rows, ROWS):
             multiply_rows(
@@ -333,7 +334,7 @@ def _multiply_column_type(dtype: types.Type) -> types.Type:
     )  # fmt: skip
 
 
-@shared(_multiply_column_type, tiles)
+@shared(_multiply_column_type, tiles, transpose)
 def multiply_column(
     rows: int, columns: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
     column: int, start: Any, start_stride: int, out: Any,
@@ -345,15 +346,16 @@ def multiply_column(
     """
     begin, width = move(weights.data, k * weights.step), width_at(out)
     right = move(begin, column * weights.across)
-    after = move(right, width * weights.across) if columns > width else begin
-    columns = min(columns, width)
-    if weights.step == 1:
-        _multiply_contiguous_columns(
+    used = min(columns, width)
+    if weights.along:
+        _multiply_along(
             rows, columns, depth, left, stride, right, weights.across, start, start_stride, out
         )  # fmt: skip
     elif weights.copied:
-        _multiply_packed(rows, columns, depth, left, stride, right, after, start, start_stride, out)
+        after = move(right, width * weights.across) if columns > width else begin
+        _multiply_packed(rows, used, depth, left, stride, right, after, start, start_stride, out)
     else:
-        _multiply_contiguous_rows(
-            rows, columns, depth, left, stride, right, weights.step, start, start_stride, out
+        _multiply_lying(
+            rows, used, depth, left, stride, right, weights.step, weights.across, start,
+            start_stride, out,
         )  # fmt: skip
