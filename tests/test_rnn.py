@@ -40,9 +40,12 @@ LARGE = [
     Shape(5, 33, 3, 1, 40),
 ]
 # Single steps of more than one row of tiles, whose weights have long rows and stay as they lie.
-LONG_ROWS = [Shape(520, 530, 3, 16, 1), Shape(600, 520, 3, 24, 1)]
+LONG_ROWS = [Shape(520, 530, 3, 16, 1), Shape(600, 520, 3, 24, 1), Shape(30, 530, 3, 70, 1)]
 # As (n_x, n_a, m, T): few samples or few steps, the last in blocks of samples.
-FEW = [(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1), (33, 150, 70, 1)]
+FEW = [
+    *[(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1), (33, 530, 70, 1)],
+    (33, 150, 70, 1),
+]
 
 
 @st.composite
@@ -251,6 +254,16 @@ def test_memory_orders(T, n_a, order, dtype):
         assert comp[key].flags.f_contiguous
     assert {array.dtype for array in comp.values()} == {np.dtype(dtype)}
     assert all(array.flags.writeable for array in comp.values())
+
+
+@pytest.mark.parametrize("order", MEMORY_ORDERS)
+@pytest.mark.parametrize("m", [3, 70])
+def test_memory_orders_of_single_steps(m, order):
+    """Weights are multiplied as they lie, by rows or by columns, or copied."""
+    batch = make_batch(rng(0), 21, 270, 5, m, 1, "float32", "one")
+    da = make_cotangent(rng(1), batch)
+    ref = run(fastrnn, batch, da)
+    assert_equal(run(fastrnn, batch.in_order(order), MEMORY_ORDERS[order](da)), ref)
 
 
 @pytest.mark.parametrize("order", ["C", "sliced", "negative"])

@@ -21,7 +21,6 @@ from .chunk import (
     clear_padding,
     multiply_tiles_of,
     pack_chunk,
-    share_of,
     side_of,
     staged_size,
     stepping,
@@ -52,6 +51,7 @@ from .memory import (
 from .panels import (
     panels_of,
     prefetch_first,
+    share_of,
     sums_of,
     tile_at,
     tiles_of,

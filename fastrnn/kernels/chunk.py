@@ -23,6 +23,7 @@ from .panels import (
     pack_rows,
     panels_of,
     prefetch_first,
+    share_of,
     tile_at,
     tiles_of,
     unpack_rows,
@@ -39,12 +40,6 @@ STAGED_BYTES = 1 << 24
 
 #: Rows of a step whose states stay there in whole.
 NEAR_ROWS = 64
-
-
-@inner
-def share_of(total: int, part: int, parts: int) -> tuple[int, int]:
-    """First and last of the part's share of `total` things."""
-    return total * part // parts, total * (part + 1) // parts
 
 
 @inner

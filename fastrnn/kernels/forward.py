@@ -25,7 +25,6 @@ from .chunk import (
     multiply_rows_of,
     multiply_tiles_of,
     pack_chunk,
-    share_of,
     side_of,
     staged_size,
     stepping,
@@ -41,7 +40,7 @@ from .memory import (
     prefetch_to_write,
     reach_to_write,
 )
-from .panels import pack_rows, panels_of, tiles_of, width_at, width_of
+from .panels import pack_rows, panels_of, share_of, tiles_of, width_at, width_of
 from .schedule import claim, counters_size, end, sharing, work_types
 from .softmax import softmax_rows
 from .stages import Block, Sizes, Stage, batch_types, rows_at

@@ -8,7 +8,16 @@ from numba import types
 
 from ._jit import inner, shared
 from .memory import CACHE_LINE, copy, move, pointer_to_entry, starts_lines, view
-from .panels import NEAR_COLUMNS, WIDTH_BYTES, panels_of, sums_of, tile_at, tiles_of, width_at
+from .panels import (
+    NEAR_COLUMNS,
+    WIDTH_BYTES,
+    panels_of,
+    share_of,
+    sums_of,
+    tile_at,
+    tiles_of,
+    width_at,
+)
 from .products import add_transposed_product, tiles
 from .tile import PANEL, ROWS
 
@@ -88,14 +97,14 @@ def _add_outer(
     """
     parts, sums = (features + ROWS - 1) // ROWS, sums_of(rows)
     for i in range(parts):
-        first = features * i // parts
+        first, last = share_of(features, i, parts)
         target = move(out, first * out_stride)
         for k in range(sums):
-            begin = rows * k // sums
+            begin, end = share_of(rows, k, sums)
             add_transposed_product(
-                features * (i + 1) // parts - first,
+                last - first,
                 columns,
-                rows * (k + 1) // sums - begin,
+                end - begin,
                 move(left, begin * PANEL + first),
                 tile_at(right, right_stride, begin, 0),
                 zeros if fresh and k == 0 else target,

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 
 from ._jit import array_in, array_out, inner
-from .chunk import multiply_rows_of, multiply_tiles_of, share_of
+from .chunk import multiply_rows_of, multiply_tiles_of
 from .gradients import add_groups, add_weight_gradient, sums_in_work
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
@@ -23,7 +23,7 @@ from .memory import (
     pointer_to,
     view,
 )
-from .panels import pack_rows, panels_of, tile_at, tiles_of, unpack_rows, width_of
+from .panels import pack_rows, panels_of, share_of, tile_at, tiles_of, unpack_rows, width_of
 from .tile import PANEL
 from .weights import pack_weights, packed_weights
 

@@ -79,6 +79,12 @@ def sums_of(rows: int) -> int:
 
 
 @inner
+def share_of(total: int, part: int, parts: int) -> tuple[int, int]:
+    """First and last of the part's share of `total` things."""
+    return total * part // parts, total * (part + 1) // parts
+
+
+@inner
 def tile_at(panels: Any, stride: int, row: int, column: int) -> Any:
     """Pointer to `row` of the tile that starts at `column`, in panels `stride` apart."""
     return move(panels, column // PANEL * stride + row * PANEL + column % PANEL)

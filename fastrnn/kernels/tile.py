@@ -22,16 +22,28 @@ class Tile(NamedTuple):
     #: Samples up to which sums along the lanes of registers take less time than the tile, which has
     #: to have weights transposed.
     along: int
+    #: Steps of few samples up to which weights whose rows lie apart are not packed for the tile,
+    #: which takes a cache line of each, or two.
+    few_steps: int
 
 
 #: Tried in order; the first whose features the target has is used. Rows times vectors
 #: accumulators, the vectors of one row of the right operand and one broadcast fit the registers
 #: (32, 16 and 16 of them).
 TILES = {
-    ("avx512f",): Tile("avx512", 64, 12, 2, 32, True, True, 48),
-    ("avx2", "fma"): Tile("avx2", 32, 6, 2, 16, False, False, 16),
-    (): Tile("generic", 16, 6, 2, 16, False, False, 16),
-}
+    ("avx512f",): Tile(
+        "avx512", vector_bytes=64, rows=12, vectors=2, panel=32, embedded=True, eager=True,
+        along=48, few_steps=8,
+    ),
+    ("avx2", "fma"): Tile(
+        "avx2", vector_bytes=32, rows=6, vectors=2, panel=16, embedded=False, eager=False,
+        along=16, few_steps=2,
+    ),
+    (): Tile(
+        "generic", vector_bytes=16, rows=6, vectors=2, panel=16, embedded=False, eager=False,
+        along=16, few_steps=2,
+    ),
+}  # fmt: skip
 
 
 def _choose_tile() -> Tile:

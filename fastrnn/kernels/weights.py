@@ -9,7 +9,7 @@ from numba import types
 from ._jit import array_in, array_out, inner, shared
 from .emitter import Emitter
 from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
-from .panels import WIDTH_BYTES, lanes_at, tiles_of, width_at, width_of
+from .panels import WIDTH_BYTES, lanes_at, share_of, tiles_of, width_at, width_of
 from .products import multiply_columns, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose
@@ -22,9 +22,10 @@ BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
 #: Rows of a tile that a product multiplies by, for one that it asks for ahead of time.
 ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 
-#: How weights serve their products. Packed into tiles; or as they lie, if rows or columns are
-#: contiguous: by the tile, or, if columns are, by sums along the lanes of registers.
-PACKED, LYING, ALONG = range(3)
+#: How weights serve their products: packed into tiles; by the tile as they lie, if rows are
+#: contiguous, or if rows or columns are; by sums along the lanes of registers, as they lie if
+#: columns are contiguous.
+PACKED, BY_ROWS, BY_BLOCKS, ALONG = range(4)
 
 #: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
 #: pack them costs as much as these. In columns as long as the last number it never pays.
@@ -84,7 +85,7 @@ def pack_weights(
     depth, columns = matrix.shape
     width = width_of(packed)
     tiles, whole = tiles_of(columns, width), columns // width
-    begin, end = tiles * part // parts, tiles * (part + 1) // parts
+    begin, end = share_of(tiles, part, parts)
     if matrix.strides[1] == matrix.itemsize:
         for k in range(depth):
             for tile in range(begin, min(end, whole)):
@@ -116,35 +117,38 @@ def _few_rows(active: Any, sizes: Any) -> bool:
 
 
 @inner
-def _few_steps(active: Any, sizes: Any) -> bool:
-    """Whether weights of the recurrence serve too few steps to be packed."""
-    few = active[0] <= FEW_ROWS and (active.size <= FEW_STEPS or active[FEW_STEPS] == 0)
+def _few_steps(most: int, active: Any, sizes: Any) -> bool:
+    """Whether weights of the recurrence serve too few steps, `most` at most, to be packed."""
+    few = active[0] <= FEW_ROWS and (active.size <= most or active[most] == 0)
     return (few or _one_step(active, sizes)) and sizes.blocks == 1
-
-
-@inner
-def ways_forward(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[int, int]:
-    """How `Wax` and `Wya`, and `Waa`, serve their products forward."""
-    few_x, few_a = _few_rows(active, sizes), _few_steps(active, sizes)
-    if samples > TILE.along:
-        return LYING if few_x else PACKED, LYING if few_a else PACKED
-    long = active[0] <= FEW_ROWS and n_a >= LONG_COLUMN and sizes.blocks == 1
-    one = _one_step(active, sizes)
-    return ALONG if one or few_x else PACKED, ALONG if one or long or few_a else PACKED
 
 
 @inner
 def ways_backward(active: Any, sizes: Any) -> tuple[int, int]:
     """How `Wax` and `Waa` serve their products backward."""
-    few_x, few_a = _few_rows(active, sizes), _few_steps(active, sizes)
-    return LYING if few_x else PACKED, LYING if few_a else PACKED
+    way_x = BY_BLOCKS if _few_rows(active, sizes) else PACKED
+    if not _few_steps(TILE.few_steps, active, sizes):
+        return way_x, PACKED
+    return way_x, BY_BLOCKS if _one_step(active, sizes) else BY_ROWS
+
+
+@inner
+def ways_forward(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[int, int]:
+    """How `Wax` and `Wya`, and `Waa`, serve their products forward."""
+    way_x, way_a = ways_backward(active, sizes)
+    if samples > TILE.along:
+        return way_x, way_a
+    one, long = _one_step(active, sizes), n_a >= LONG_COLUMN and sizes.blocks == 1
+    few = _few_steps(FEW_STEPS, active, sizes) or (long and active[0] <= FEW_ROWS)
+    along_x, along_a = one or way_x != PACKED, one or few
+    return ALONG if along_x else PACKED, ALONG if along_a else PACKED
 
 
 @inner
 def _lies(matrix: Any, way: int) -> bool:
     """Whether a matrix (depth, columns) serves as it lies."""
     columns, rows = matrix.strides[0] == matrix.itemsize, matrix.strides[1] == matrix.itemsize
-    return (columns and way != PACKED) or (rows and way == LYING)
+    return (columns and way >= BY_BLOCKS) or (rows and (way == BY_ROWS or way == BY_BLOCKS))
 
 
 @inner
@@ -174,7 +178,7 @@ def copied_size(matrix: Any, way: int, width: int) -> int:
 def _copy_columns(matrix: Any, part: int, parts: int, copied: Any, offset: int) -> None:
     """A part of the columns of `matrix` (depth, columns), one behind the other."""
     depth, columns = matrix.shape
-    first, last = columns * part // parts, columns * (part + 1) // parts
+    first, last = share_of(columns, part, parts)
     if matrix.strides[1] == matrix.itemsize:
         transpose(
             pointer_to(copied, offset + first * depth), depth, pointer_to_entry(matrix, 0, first),
@@ -308,9 +312,9 @@ def _multiply_packed(
         if asked > following:
             ahead, following = move(right, k * width), some
         for i in range(parts):
-            first = rows * i // parts
+            first, last = share_of(rows, i, parts)
             multiply_rows(
-                rows * (i + 1) // parts - first,
+                last - first,
                 columns,
                 some,
                 move(left, k // PANEL * stride + first * PANEL),
