@@ -61,7 +61,8 @@ def call(
 
     0 workers stand for one if alone, else for as many as there are `threads`; whoever asks for
     several that are not alone has seen that there are some. A large workspace lies where results
-    do, and is kept as they are; if there is no memory for it, idle memory makes room.
+    do, and is kept as they are; if there is no memory for it, idle memory makes room. Until the
+    call has ended, others go without threads where they serve one caller at a time.
     """
     workers = workers or (1 if alone else threads())
     launch = 0 if alone or workers == 1 else launch_address()

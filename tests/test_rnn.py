@@ -39,7 +39,7 @@ LARGE = [
     Shape(40, 200, 9, 20, 9),
     Shape(5, 33, 3, 1, 40),
 ]
-# Single steps of more than one row of tiles, whose weights have long rows and stay as they lie.
+# Single steps of more than one row of tiles, whose weights have long rows and are not packed.
 LONG_ROWS = [Shape(520, 530, 3, 16, 1), Shape(600, 520, 3, 24, 1), Shape(30, 530, 3, 70, 1)]
 # As (n_x, n_a, m, T): few samples or few steps, the last in blocks of samples.
 FEW = [
@@ -254,6 +254,14 @@ def test_memory_orders(T, n_a, order, dtype):
         assert comp[key].flags.f_contiguous
     assert {array.dtype for array in comp.values()} == {np.dtype(dtype)}
     assert all(array.flags.writeable for array in comp.values())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_first_block_of_empty_sequences(dtype):
+    """There are more blocks than groups, and others of the first group have steps."""
+    lengths = np.where(np.arange(1300) < 100, 0, 2)
+    batch = make_batch(rng(0), 5, 17, 3, 1300, 2, dtype, lengths)
+    assert_accurate(run, batch, make_cotangent(rng(1), batch))
 
 
 @pytest.mark.parametrize("order", MEMORY_ORDERS)

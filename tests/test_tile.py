@@ -19,7 +19,8 @@ from fastrnn.kernels.products import (
     tiles,
 )
 from fastrnn.kernels.tile import FEW_ROWS, PANEL, ROWS, TILE, TILES, dot_columns, lanes_of
-from fastrnn.kernels.transposition import transpose_block
+from fastrnn.kernels.transposition import transpose, transpose_block
+from fastrnn.kernels.weights import _copy_tile
 
 DTYPES = [np.float32, np.float64]
 GUARD = 64
@@ -27,6 +28,7 @@ GUARD = 64
 
 for dtype in DTYPES:
     tiles.compile(np.dtype(dtype))
+    transpose.piece.compile(np.dtype(dtype))
 
 
 @njit
@@ -65,6 +67,11 @@ def _multiply_columns(rows, last, depth, left, stride, right, at, right_stride, 
 @njit
 def _transpose(target, target_stride, source, source_stride):
     transpose_block(pointer_to(target, GUARD), target_stride, pointer_to(source, 0), source_stride)
+
+
+@njit
+def _copy(weights, step, across, depth, columns, out):
+    _copy_tile(pointer_to(weights, 0), step, across, depth, columns, pointer_to(out, GUARD))
 
 
 @njit
@@ -292,3 +299,21 @@ def test_workspace_starts_on_a_cache_line(dtype):
     for offset in range(16):
         part = array[offset:]
         assert (part.ctypes.data + _first_aligned(part) * part.itemsize) % 64 == 0
+
+
+@pytest.mark.parametrize("lie", ["rows", "columns"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tile_of_weights_is_filled_up_with_zeros(dtype, lie):
+    width, depth = _width(np.zeros(1, dtype)), 21
+    for columns in range(1, width + 1):
+        matrix = np.random.default_rng(0).standard_normal((depth, columns)).astype(dtype)
+        step, across = (columns, 1) if lie == "rows" else (1, depth)
+        if step == across:
+            continue
+        out = np.full(GUARD + depth * width + GUARD, np.nan, dtype)
+        _copy(matrix.ravel(order="C" if lie == "rows" else "F"), step, across, depth, columns, out)
+        tile = out[GUARD:-GUARD].reshape(depth, width)
+        np.testing.assert_array_equal(tile[:, :columns], matrix)
+        assert not tile[:, columns:].any()
+        assert np.isnan(out[:GUARD]).all()
+        assert np.isnan(out[-GUARD:]).all()

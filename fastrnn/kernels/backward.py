@@ -32,6 +32,7 @@ from .gradients import (
     copy_rest,
     summed_at_once,
     sums_in_place,
+    sums_in_work,
     sums_of_group,
     sums_sizes,
 )
@@ -339,8 +340,8 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         for sums, more, gradient in ((sums_dWax, others_x, dWax), (sums_dWaa, others_a, dWaa)):
             if active[0] or not one_group:
                 copy_rest(sums, gradient, first, last)
-            second = sums_of_group(sums, more, others_size, 1, gradient.shape[1])
-            add_groups(second.whole, others_size, groups - 1, second.row, gradient, first, last)
+            row = sums_in_work(more, gradient.shape[1]).row
+            add_groups(more, others_size, groups - 1, row, gradient, first, last)
         part = take(counters, SUMMED)
 
 

@@ -46,7 +46,7 @@ class Emitter:
     UNROLL = 2
     #: Bytes of weights that each unrolled turn asks for: no more than it multiplies by, and at most
     #: a cache line, and the next if that comes with it.
-    AHEAD = min((1 + TILE.eager) * CACHE_LINE, UNROLL * TILE.vectors * TILE.vector_bytes)
+    AHEAD = min((1 + TILE.prefetches) * CACHE_LINE, UNROLL * TILE.vectors * TILE.vector_bytes)
 
     def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
         self.builder = builder

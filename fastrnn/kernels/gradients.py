@@ -46,7 +46,7 @@ def sums_type(dtype: types.Type) -> types.Type:
 
 @inner
 def sums_sizes(n_a: int, n: int, width: int) -> tuple[int, int]:
-    """Elements of the workspace for the sums of a gradient (n_a, n): if in place, and if not."""
+    """Elements of the sums of a gradient (n_a, n): of the rest of its columns, and of all."""
     whole, all_columns = n // width * width, tiles_of(n, width) * width
     return n_a * (all_columns - whole), n_a * all_columns
 

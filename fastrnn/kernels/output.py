@@ -136,14 +136,12 @@ def output_work_size(groups: int, n_a: int, n_y: int, da: Any) -> int:
 
 @inner
 def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
-    """The weight gradients of all groups, in their order."""
+    """Add the weight gradients of all groups, in their order, to results that are 0."""
     n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(dWya)
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
     row = tiles_of(n_a, width) * width
     sums = pointer_to(work, first_aligned(work) + size_Wya)
     size = size_sums + size_buffers
-    dWya[:] = 0
-    dby[:] = 0
     add_groups(sums, size, groups, row, dWya, 0, n_y)
     add_groups(move(sums, n_y * row), size, groups, 1, dby, 0, n_y)
 

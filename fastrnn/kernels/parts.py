@@ -1,4 +1,4 @@
-"""Rows that do not fill whole panels or registers: masked loads and stores, which touch no more."""
+"""Rows that do not fill whole panels or registers: loads and stores that touch no more."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .tile import PANEL, lanes_of
+from .tile import PANEL, TILE, lanes_of
 
 _INDEX = ir.IntType(64)
 _ALIGNMENT = ir.IntType(32)
+
+#: Whether a store by a mask is one instruction, as with AVX-512. For that of AVX2 Zen 3 has forty.
+MASKED_STORES = TILE.vector_bytes == 64
 
 
 class MaskedRow:
@@ -21,6 +24,7 @@ class MaskedRow:
 
     def __init__(self, builder: ir.IRBuilder, element: ir.Type, width: int, count: Any) -> None:
         self.builder = builder
+        self.count = count
         self.vector = ir.VectorType(element, width)
         self.itemsize = 4 if isinstance(element, ir.FloatType) else 8
         self.kind = f"v{width}f{8 * self.itemsize}.p0"
@@ -61,10 +65,36 @@ class MaskedRow:
 
     def store(self, values: Any, address: Any) -> None:
         """Emit a store of the first elements."""
+        if not MASKED_STORES:
+            self._store_in_pieces(values, address)
+            return
         arguments = [self.vector, self.vector.as_pointer(), _ALIGNMENT, self.mask.type]
         function = self._function("store", ir.VoidType(), arguments)
         operands = [values, self._pointer(address), _ALIGNMENT(self.itemsize), self.mask]
         self.builder.call(function, operands)
+
+    def _store_in_pieces(self, values: Any, address: Any) -> None:
+        """The same as the whole row, or as halves, quarters and so on, whichever `count` has."""
+        builder, size = self.builder, self.vector.count
+        every = builder.icmp_signed(">=", self.count, _INDEX(size))
+        with builder.if_else(every) as (whole, pieces):
+            with whole:
+                self.store_all(values, address)
+            with pieces:
+                while size > 1:
+                    size //= 2
+                    low, high = (self._lanes(values, first, size) for first in (0, size))
+                    stored = builder.and_(self.count, _INDEX(size))
+                    stores = builder.icmp_signed("!=", stored, _INDEX(0))
+                    with builder.if_then(stores):
+                        target = builder.bitcast(address, low.type.as_pointer())
+                        builder.store(low, target, align=self.itemsize)
+                    values = builder.select(stores, high, low)
+                    address = builder.gep(address, [stored])
+
+    def _lanes(self, values: Any, first: int, size: int) -> Any:
+        places = ir.Constant(ir.VectorType(ir.IntType(32), size), list(range(first, first + size)))
+        return self.builder.shuffle_vector(values, values, places)
 
 
 def _code(width_of: Callable[[int], int], emit: Callable[..., None]) -> Callable[..., Any]:

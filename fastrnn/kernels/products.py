@@ -138,7 +138,7 @@ def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
             return [*sums, emitter.at(left, left_step), *moved]
 
         def panel(turn: Any, values: list[Any]) -> list[Any]:
-            if not TILE.eager:
+            if not TILE.prefetches:
                 for pointer in values[-wanted:]:
                     for k in range(0, PANEL, CACHE_LINE // emitter.itemsize):
                         address = emitter.at(emitter.at(pointer, following), k)
@@ -305,7 +305,7 @@ def multiply_columns(
     `left`, `start` and `out` are those of `multiply_rows`. `right` points at a column, and the
     others follow `right_stride` elements apart. `last` is the number of the last one that exists,
     negative if it is before the first: it takes the place of those beyond it. The columns behind
-    these are asked for, if they exist and the processor does not bring them of its own accord.
+    these are asked for, if as many exist and the processor does not bring them of its own accord.
     """
     return _MULTIPLY_COLUMNS.call(left.dtype)
 

@@ -17,8 +17,9 @@ class Tile(NamedTuple):
     panel: int  #: columns of a panel, the same for both dtypes
     embedded: bool  #: a multiply-add takes a number in memory for all lanes
     #: The processor brings the neighbour of a cache line, and the next columns of a matrix, of its
-    #: own accord: Intel's do, Zen 3 does not. With AVX-512 only Intel's were measured so far.
-    eager: bool
+    #: own accord. What stands here, and in the next two, was measured with AVX-512 on Intel's
+    #: Emerald Rapids, with AVX2 on AMD's Zen 3; others with the same instructions may differ.
+    prefetches: bool
     #: Samples up to which sums along the lanes of registers take less time than the tile, which has
     #: to have weights transposed.
     along: int
@@ -32,15 +33,15 @@ class Tile(NamedTuple):
 #: (32, 16 and 16 of them).
 TILES = {
     ("avx512f",): Tile(
-        "avx512", vector_bytes=64, rows=12, vectors=2, panel=32, embedded=True, eager=True,
+        "avx512", vector_bytes=64, rows=12, vectors=2, panel=32, embedded=True, prefetches=True,
         along=48, few_steps=8,
     ),
     ("avx2", "fma"): Tile(
-        "avx2", vector_bytes=32, rows=6, vectors=2, panel=16, embedded=False, eager=False,
+        "avx2", vector_bytes=32, rows=6, vectors=2, panel=16, embedded=False, prefetches=False,
         along=16, few_steps=2,
     ),
     (): Tile(
-        "generic", vector_bytes=16, rows=6, vectors=2, panel=16, embedded=False, eager=False,
+        "generic", vector_bytes=16, rows=6, vectors=2, panel=16, embedded=False, prefetches=False,
         along=16, few_steps=2,
     ),
 }  # fmt: skip

@@ -22,13 +22,14 @@ BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
 #: Rows of a tile that a product multiplies by, for one that it asks for ahead of time.
 ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 
-#: How weights serve their products: packed into tiles; by the tile as they lie, if rows are
-#: contiguous, or if rows or columns are; by sums along the lanes of registers, as they lie if
-#: columns are contiguous.
-PACKED, BY_ROWS, BY_BLOCKS, ALONG = range(4)
+#: How weights serve their products: packed into tiles; by the tile but not packed, if rows are
+#: contiguous, or if rows or columns are, of which a block is transposed where it is needed; by
+#: sums along the lanes of registers, from columns, which are copied unless they are contiguous.
+PACKED, ROWS_LIE, EITHER_LIES, ALONG = range(4)
 
-#: Steps of few samples, and rows of a chunk, up to which weights are multiplied as they lie: to
-#: pack them costs as much as these. In columns as long as the last number it never pays.
+#: Steps of few samples (forward; backward `TILE.few_steps`), and rows of a chunk, up to which
+#: weights are not packed: it costs as much as these. In columns as long as the last number it
+#: never pays.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
 #: Length of their columns at a time: those of few rows on the left stay in the first cache level.
 DOT_DEPTH = 512
@@ -119,28 +120,27 @@ def _few_rows(active: Any, sizes: Any) -> bool:
 @inner
 def _few_steps(most: int, active: Any, sizes: Any) -> bool:
     """Whether weights of the recurrence serve too few steps, `most` at most, to be packed."""
-    few = active[0] <= FEW_ROWS and (active.size <= most or active[most] == 0)
-    return (few or _one_step(active, sizes)) and sizes.blocks == 1
+    few = active.size <= most or active[most] == 0
+    return few and active[0] <= FEW_ROWS and sizes.blocks == 1
 
 
 @inner
 def ways_backward(active: Any, sizes: Any) -> tuple[int, int]:
     """How `Wax` and `Waa` serve their products backward."""
-    way_x = BY_BLOCKS if _few_rows(active, sizes) else PACKED
-    if not _few_steps(TILE.few_steps, active, sizes):
-        return way_x, PACKED
-    return way_x, BY_BLOCKS if _one_step(active, sizes) else BY_ROWS
+    way_x = EITHER_LIES if _few_rows(active, sizes) else PACKED
+    if _one_step(active, sizes):
+        return way_x, way_x
+    return way_x, ROWS_LIE if _few_steps(TILE.few_steps, active, sizes) else PACKED
 
 
 @inner
 def ways_forward(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[int, int]:
     """How `Wax` and `Wya`, and `Waa`, serve their products forward."""
-    way_x, way_a = ways_backward(active, sizes)
     if samples > TILE.along:
-        return way_x, way_a
+        return ways_backward(active, sizes)
     one, long = _one_step(active, sizes), n_a >= LONG_COLUMN and sizes.blocks == 1
     few = _few_steps(FEW_STEPS, active, sizes) or (long and active[0] <= FEW_ROWS)
-    along_x, along_a = one or way_x != PACKED, one or few
+    along_x, along_a = one or _few_rows(active, sizes), one or few
     return ALONG if along_x else PACKED, ALONG if along_a else PACKED
 
 
@@ -148,7 +148,9 @@ def ways_forward(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[int, 
 def _lies(matrix: Any, way: int) -> bool:
     """Whether a matrix (depth, columns) serves as it lies."""
     columns, rows = matrix.strides[0] == matrix.itemsize, matrix.strides[1] == matrix.itemsize
-    return (columns and way >= BY_BLOCKS) or (rows and (way == BY_ROWS or way == BY_BLOCKS))
+    if way == EITHER_LIES:
+        return columns or rows
+    return columns if way == ALONG else rows and way == ROWS_LIE
 
 
 @inner
@@ -234,26 +236,23 @@ def _multiply_along(
 
 @inner
 def _copy_tile(weights: Any, step: int, across: int, depth: int, columns: int, out: Any) -> None:
-    """Rows of a tile, from contiguous rows or columns of weights, filled up to its width."""
+    """Rows of a tile, from contiguous rows of weights, or, if `step` is 1, from contiguous columns.
+
+    They are filled up to the tile's width with 0: what comes of it is added to -inf for padded
+    classes, and must not be NaN.
+    """
     width = width_at(out)
     if step == 1:
         transpose(out, width, weights, across, columns, depth)
-    else:
-        for k in range(depth):
-            if columns == width:
-                copy(move(out, k * width), move(weights, k * step), width)
-            else:
-                row, values = (
-                    view(move(out, k * width), width),
-                    view(move(weights, k * step), width),
-                )
-                for c in range(columns):
-                    row[c] = values[c]
-    if columns < width:
-        for k in range(depth):
-            row = view(move(out, k * width), width)
+    for k in range(depth):
+        row, values = move(out, k * width), move(weights, k * step)
+        if columns < width:
+            if step != 1:
+                copy(row, values, columns)
             for c in range(columns, width):
-                row[c] = 0
+                view(row, width)[c] = 0
+        elif step != 1:
+            copy(row, values, width)  # a constant: vector moves
 
 
 @inner
@@ -263,8 +262,7 @@ def _multiply_lying(
 ) -> None:  # fmt: skip
     """`multiply_column` by the tile for weights whose rows or columns are contiguous.
 
-    A block is copied first where a tile would read beyond its rows, where several tiles need it,
-    and where columns are contiguous.
+    A block is copied first, unless a single tile can take it as it lies: from whole rows.
     """
     copied, width = on_stack(out, BLOCK_ELEMENTS), width_at(out)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
@@ -297,7 +295,8 @@ def _multiply_packed(
 ) -> None:  # fmt: skip
     """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
 
-    They are asked for meanwhile, each call a share. What lies behind all weights is not: one worker
+    They are asked for meanwhile, each call a share; a single call asks for every other cache line.
+    What lies behind all weights is not: one worker
     writes there, and would lose its cache lines to all that ask.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
