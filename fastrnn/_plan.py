@@ -53,6 +53,9 @@ _GROUP_ROWS, _UNITS_PER_GROUP_ROW = 32, 4
 _CHUNK = 256
 #: Multiply-adds of a step below which one thread is faster than several.
 _SERIAL_STEP = 60_000
+#: Bytes of weights from which several are faster even for fewer multiply-adds than
+#: `_threads.SERIAL_WORK`: to read them is what takes time then.
+_SHARED_WEIGHTS = 1 << 21
 #: Cuts that a plan keeps for those who ask for the same again, such as a cell step by step.
 _CUTS_KEPT = 8
 
@@ -124,7 +127,8 @@ class Ragged:
         cells, weights = m * self.T * (n_x + n_a + n_y), n_a * (n_x + n_a)
         _results.expect((cells + 2 * weights) * itemsize)  # copies of weights, or sums, as well
         small = blocks == 1 and m * n_a * n_a < _SERIAL_STEP
-        alone = small or total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK
+        light = total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK
+        alone = small or (light and weights * itemsize < _SHARED_WEIGHTS)
         if total == m * self.T:
             clear = 0  # nothing is padded
         sizes = blocks, groups, rows, clear, past, int(apart)

@@ -61,6 +61,8 @@ def test_samples_share_a_block_where_their_rows_do_not_pay_for_several():
 def test_several_threads_are_for_much_work():
     few, many = Ragged(np.full(4, 5), 5), Ragged(np.full(300, 5), 5)
     assert few.cut(3, 32, 2, **KIND).alone
+    assert Ragged(np.ones(1, np.int64), 1).cut(300, 300, 2, **KIND).alone
+    assert not Ragged(np.ones(1, np.int64), 1).cut(700, 700, 2, **KIND).alone  # much to read
     assert not many.cut(3, 128, 2, **KIND).alone
 
 
