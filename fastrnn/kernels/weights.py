@@ -295,9 +295,9 @@ def _multiply_packed(
 ) -> None:  # fmt: skip
     """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
 
-    They are asked for meanwhile, each call a share; a single call asks for every other cache line.
-    What lies behind all weights is not: one worker
-    writes there, and would lose its cache lines to all that ask.
+    They are asked for meanwhile, each call a share; a single one can ask for half of a block. What
+    lies behind all weights is not: one worker writes there, and would lose its cache lines to all
+    that ask.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
     all rows; a sum continues where the block before left it.
