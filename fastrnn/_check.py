@@ -101,7 +101,7 @@ def floating(
     name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], like: str
 ) -> Array:
     """Check an array, such as ``da``, whose shape and dtype are those of what `like` names."""
-    array: Array = value if type(value) is np.ndarray else plain(name, value)
+    array = plain(name, value)
     if array.dtype != dtype:
         numeric(name, value)
     if array.shape != shape:

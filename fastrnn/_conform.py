@@ -157,6 +157,8 @@ def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:
 
 def plain(name: str, value: Any) -> Array:
     """Make a plain array of anything but a masked array, as yet of any dtype."""
+    if type(value) is np.ndarray:
+        return value
     items = value if isinstance(value, (list, tuple)) else (value,)
     if any(isinstance(item, np.ma.MaskedArray) for item in items):
         raise TypeError(f"{name} must be an ordinary array, got a masked array")

@@ -58,28 +58,33 @@ _SERIAL_STEP = 60_000
 _SHARED_WEIGHTS = 1 << 21
 #: Cuts that a plan keeps for those who ask for the same again, such as a cell step by step.
 _CUTS_KEPT = 8
+#: Steps of all samples of a full batch up to which its plan is kept.
+_STEPS_KEPT = 1 << 16
 
 
 @functools.lru_cache(maxsize=128)
 def _sizes(
     m: int, total: int, n_x: int, n_a: int, n_y: int, itemsize: int
-) -> tuple[int, int, int, bool]:
-    """Blocks, groups of them, rows of a chunk, and whether blocks lie apart.
+) -> tuple[int, int, int, bool, bool]:
+    """Blocks, groups of them, rows of a chunk, whether blocks lie apart, and whether to be alone.
 
     Remembered for those who call for the same again with another plan.
     """
     near = _NEAR if n_a * n_a * itemsize <= _NEAR_WEIGHTS else _FAR
     cutting = _FEW if n_a <= _FEW_UNITS else near
     blocks = max(min(_BLOCKS, m // cutting.least), -(-m // cutting.most))
-    groups = max(_GROUP_BYTES // max(n_a * (n_x + n_a) * itemsize, 1), _BLOCKS)
+    weights = n_a * (n_x + n_a)
+    groups = max(_GROUP_BYTES // max(weights * itemsize, 1), _BLOCKS)
     groups = min(blocks, groups, MOST_GROUPS)
     if n_y:
         few = cutting is _NEAR and total * _WEIGHTS_PER_ROW < n_a * n_a
     else:
         few = total < groups * max(_GROUP_ROWS, n_a // _UNITS_PER_GROUP_ROW)
-    if few or blocks < (2 if n_a <= _TWO_BLOCKS_UNITS else _BLOCKS):
-        return 1, 1, max(m, min(_CHUNK, total), 1), False
-    return blocks, groups, max(-(-m // blocks), cutting.rows), cutting.apart
+    light = total * (weights + n_a * n_y) < _threads.SERIAL_WORK
+    if light or few or blocks < (2 if n_a <= _TWO_BLOCKS_UNITS else _BLOCKS):
+        alone = m * n_a * n_a < _SERIAL_STEP or (light and weights * itemsize < _SHARED_WEIGHTS)
+        return 1, 1, max(m, min(_CHUNK, total), 1), False, alone
+    return blocks, groups, max(-(-m // blocks), cutting.rows), cutting.apart, False
 
 
 class Cut(NamedTuple):
@@ -94,11 +99,11 @@ class Cut(NamedTuple):
 class Ragged:
     """The plan of a ragged batch."""
 
-    def __init__(self, lengths: NDArray[np.int64], T: int) -> None:
+    def __init__(self, lengths: NDArray[np.int64], T: int, total: int) -> None:
         """Plan samples of these lengths, which nobody changes later, in a batch of ``T`` steps."""
         self.lengths = lengths  #: (m,)
         self.T = T
-        self.total = int(np.add.reduce(lengths))  #: steps of all samples
+        self.total = total  #: steps of all samples
         self._orders: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._cuts: dict[tuple[int, ...], Cut] = {}
 
@@ -123,12 +128,9 @@ class Ragged:
 
     def _cut(self, n_x: int, n_a: int, n_y: int, clear: int, past: int, itemsize: int) -> Cut:
         m, total = len(self.lengths), self.total
-        blocks, groups, rows, apart = _sizes(m, total, n_x, n_a, n_y, itemsize)
+        blocks, groups, rows, apart, alone = _sizes(m, total, n_x, n_a, n_y, itemsize)
         cells, weights = m * self.T * (n_x + n_a + n_y), n_a * (n_x + n_a)
         _results.expect((cells + 2 * weights) * itemsize)  # copies of weights, or sums, as well
-        small = blocks == 1 and m * n_a * n_a < _SERIAL_STEP
-        light = total * n_a * (n_x + n_a + n_y) < _threads.SERIAL_WORK
-        alone = small or (light and weights * itemsize < _SHARED_WEIGHTS)
         if total == m * self.T:
             clear = 0  # nothing is padded
         sizes = blocks, groups, rows, clear, past, int(apart)
@@ -145,11 +147,20 @@ class Ragged:
         return arrays
 
 
-@functools.lru_cache(maxsize=8)
-def _small_plan(m: int) -> Ragged:
-    return Ragged(np.ones(m, np.int64), 1)
+def ragged(lengths: NDArray[np.int64], T: int) -> Ragged:
+    """The plan of samples of these lengths, which nobody changes later, in ``T`` steps."""
+    total = int(np.add.reduce(lengths))
+    m = len(lengths)
+    return full(m, T) if total == m * T else Ragged(lengths, T, total)
 
 
-def one_step(m: int) -> Ragged:
-    """The plan of ``m`` samples of a single step; small plans are kept."""
-    return _small_plan(m) if m <= 1024 else Ragged(np.ones(m, np.int64), 1)
+def full(m: int, T: int) -> Ragged:
+    """The plan of ``m`` samples that all have ``T`` steps; small ones are kept."""
+    return (_kept if m * T <= _STEPS_KEPT else _full)(m, T)
+
+
+def _full(m: int, T: int) -> Ragged:
+    return Ragged(np.full(m, T, np.int64), T, m * T)
+
+
+_kept = functools.lru_cache(maxsize=8)(_full)

@@ -193,14 +193,14 @@ def results(
     `clear`: it has to clear padded steps. `past`: the arrays are large, and written past the caches
     where their rows start cache lines.
     """
-    sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
-    largest = max(sizes)
+    largest = max(map(math.prod, shapes)) * dtype.itemsize
     if largest < _LARGE_BYTES:
         # A microsecond for each counts in small calls.
         make = np.empty if largest < _SMALLEST else empty
         return [make(shape, dtype, "F") for shape in shapes], 1, 0
     arrays, clear = [], False
-    for shape, size in zip(shapes, sizes, strict=True):
+    for shape in shapes:
+        size = math.prod(shape) * dtype.itemsize
         memory, used = _kept(size) or (_zeros(size), False)
         arrays.append(memory.view(dtype).reshape(shape, order="F"))
         clear = clear or used

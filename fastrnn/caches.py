@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastrnn import _check
 from fastrnn._conform import KEYS
-from fastrnn._plan import Ragged
+from fastrnn._plan import Ragged, ragged
 
 Array = NDArray[np.floating[Any]]
 CellCache = tuple[Array, Array, Array, Mapping[str, Any]]
@@ -111,7 +111,7 @@ def forward_pass_of(caches: Any) -> Pass:
 def _from_plain(caches: Any) -> Pass:
     entries, x, lengths = _check.plain_caches(caches)
     _, m, T = x.shape
-    plan = Ragged(lengths, T)
+    plan = ragged(lengths, T)
     if not entries:
         weights = _check.weights_without_steps(caches[0], len(x), x.dtype)
         n_a = len(weights[0])

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastrnn import _check, _threads
 from fastrnn._conform import Weights
-from fastrnn._plan import Ragged, one_step
+from fastrnn._plan import Ragged, full, ragged
 from fastrnn._results import empty, results
 from fastrnn.caches import Array, CellCache, StepCaches, forward_pass_of
 from fastrnn.kernels import backward, forward
@@ -90,7 +90,7 @@ def rnn_forward(
     ((4, 2, 5), (2, 2, 5))
     """
     inputs, first, weights, lengths = _check.forward_arguments(x, a0, parameters, seq_lengths)
-    plan = Ragged(lengths, inputs.shape[2])
+    plan = ragged(lengths, inputs.shape[2])
     a, y_pred = _run_forward(inputs, first, weights, plan)
     steps = StepCaches(inputs, first, a, parameters, plan, (x, seq_lengths), len(y_pred))
     return a, y_pred, (steps, x, seq_lengths)
@@ -196,7 +196,7 @@ def rnnCell_forward(
     ((4, 2), (2, 2))
     """
     inputs, before, weights = _check.cell_arguments(xt, a_prev, parameters)
-    plan = one_step(inputs.shape[1])
+    plan = full(inputs.shape[1], 1)
     at, yt_pred = _run_forward(inputs[..., np.newaxis], before, weights, plan)
     state = at[..., 0]
     return state, yt_pred[..., 0], (state, a_prev, xt, parameters)  # type: ignore[return-value]
@@ -236,7 +236,7 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     a_next, a_prev, xt, weights = _check.cell_cache(cache)
     da = _check.floating("da_next", da_next, a_next.shape, a_next.dtype, "a_next in the cache")
     x, a, da = (array[..., np.newaxis] for array in (xt, a_next, da))
-    gradients = _run_backward(x, a_prev, a, da, weights, one_step(xt.shape[1]))
+    gradients = _run_backward(x, a_prev, a, da, weights, full(xt.shape[1], 1))
     return {"dxt": gradients.pop("dx")[:, :, 0], "da_prev": gradients.pop("da0"), **gradients}
 
 

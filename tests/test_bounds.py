@@ -121,6 +121,7 @@ def test_array_indices():
 GUARDED = f"""if True:
     import sys
     import guard_pages
+    from cutting import as_if_large
 
     at_end = sys.argv[1] == "after"
     guards = guard_pages.install(at_end)
@@ -128,7 +129,8 @@ GUARDED = f"""if True:
     serial, parallel = guards.calls, int(sys.argv[2])
     call_all(SHAPES + [*LARGE] * parallel, ["full", "some_zero"], ["float32", "float64"])
     fastrnn._results._LARGE_BYTES = 0  # results past the caches, fresh and used
-    call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
+    with as_if_large():
+        call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
     fastrnn._results._SMALLEST = fastrnn._results._PAGE = 1
     call_all(SHAPES, ["full", "some_zero"], ["float32", "float64"])
     assert fastrnn._results.release() == (fastrnn._results._madvise is not None)

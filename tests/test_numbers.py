@@ -12,7 +12,7 @@ import fastrnn
 from fastrnn import reference
 
 DTYPES = ["float32", "float64"]
-SMALL, BLOCKS, UNITS = Shape(3, 19, 5, 7, 6), Shape(12, 32, 9, 100, 9), Shape(40, 250, 9, 15, 9)
+SMALL, BLOCKS, UNITS = Shape(3, 19, 5, 7, 6), Shape(12, 64, 9, 150, 12), Shape(40, 250, 9, 15, 9)
 SHAPES = [SMALL, BLOCKS, UNITS]
 BY_SAMPLE = ("a", "y_pred", "dx", "da0")
 
