@@ -15,6 +15,7 @@ from fastrnn.kernels.products import (
     add_rows,
     add_transposed_product,
     multiply_columns,
+    multiply_few,
     multiply_rows,
     tiles,
 )
@@ -44,6 +45,20 @@ def _multiply(rows, columns, depth, left, stride, right, right_stride, start, st
         pointer_to(right, 0),
         pointer_to(start, 0),
         start_stride,
+        pointer_to(out, GUARD),
+    )
+
+
+@njit
+def _multiply_few(rows, tiles, depth, left, stride, right, tile_stride, out):
+    multiply_few(
+        rows,
+        tiles,
+        depth,
+        pointer_to(left, 0),
+        stride,
+        pointer_to(right, 0),
+        tile_stride,
         pointer_to(out, GUARD),
     )
 
@@ -199,6 +214,38 @@ def test_multiply_columns(rows, depth, dtype):
         ref = bias + left.astype(np.longdouble) @ existing.T
         np.testing.assert_allclose(comp[:, :columns], ref.astype(dtype), rtol=0, atol=tolerance)
         assert not comp[:, columns:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "tiles"), [(r, n) for r in range(1, FEW_ROWS + 1) for n in (2, 4) if r * n <= ROWS]
+)
+@pytest.mark.parametrize("depth", [0, 1, PANEL - 1, PANEL, 2 * PANEL + 3])
+def test_tiles_at_once_have_the_bits_of_each(depth, rows, tiles, dtype):
+    rng = np.random.default_rng(rows)
+    width, gap = _width(np.zeros(1, dtype)), 5
+    left = to_panels(rng.standard_normal((rows, depth)).astype(dtype))
+    tile_stride = depth * width + gap
+    right = rng.standard_normal(tiles * tile_stride).astype(dtype)
+    columns = tiles * width
+    stride = rows * PANEL + gap
+    before = rng.standard_normal(panels_of.py_func(columns) * stride).astype(dtype)
+    comp, ref = guarded(before), before.copy()
+    # Panels of `left` and `out` are equally far apart.
+    panels = np.zeros((panels_of.py_func(depth), stride), dtype)
+    panels[:, : rows * PANEL] = left.reshape(-1, rows * PANEL)
+    _multiply_few(rows, tiles, depth, panels.ravel(), stride, right, tile_stride, comp)
+    assert_guards(comp)
+    for tile in range(tiles):
+        at = tile * width // PANEL * stride + tile * width % PANEL
+        weights = right[tile * tile_stride :][: depth * width]
+        out = guarded(np.zeros(rows * PANEL, dtype))
+        start = np.r_[ref[at:], np.zeros(PANEL, dtype)]
+        _multiply(rows, width, depth, panels.ravel(), stride, weights, width, start, PANEL, out)
+        for row in range(rows):
+            own = out[GUARD + row * PANEL :][:width]
+            ref[at + row * PANEL :][:width] = own
+    assert np.array_equal(comp[GUARD:-GUARD], ref)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

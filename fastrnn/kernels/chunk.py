@@ -33,7 +33,14 @@ from .parts import clear_row
 from .stages import WHERE, Block, Stage, rows_at, step_of
 from .tile import PANEL, ROWS, TILE
 from .transposition import transpose
-from .weights import BLOCK_ROWS, Weights, multiply_column, weights_type
+from .weights import (
+    BLOCK_ROWS,
+    Weights,
+    add_to_tiles,
+    multiply_column,
+    tiles_at_once,
+    weights_type,
+)
 
 #: Bytes of a block that is staged, at most: it is read again soon.
 STAGED_BYTES = 1 << 24
@@ -243,18 +250,27 @@ def stepping(prefetch: Any, finish: Any) -> Any:
         span = depth_at_once(job.Waa, left_rows, max(n_a, 1) if whole else NEAR_COLUMNS)
         for k in range(0, n_a, span):
             depth = min(span, n_a - k)
-            for column in range(first * width, min(last * width, n_a), width):
+            column, end = first * width, min(last * width, n_a)
+            while column < end:
                 tile = tile_at(z, stride, 0, column)
+                tiles = tiles_at_once(job.Waa, left_rows, column, end, tile)
+                beyond = min(column + tiles * width, end)
                 if k + depth == n_a and job.reach_a == FAR:
-                    prefetch_first(
-                        prefetch, job.a, t, job.order, lo, lo + rows, column,
-                        min(column + width, n_a),
+                    prefetch_first(prefetch, job.a, t, job.order, lo, lo + rows, column, beyond)
+                if tiles > 1:
+                    add_to_tiles(
+                        tiles, left_rows, depth, tile_at(left, stride, 0, k), stride, job.Waa, k,
+                        column, tile,
                     )  # fmt: skip
-                multiply_column(
-                    left_rows, n_a - column, depth, tile_at(left, stride, 0, k), stride,
-                    job.Waa, k, column, tile, PANEL, tile,
-                )  # fmt: skip
-                if k + depth == n_a:
-                    finish(tile, rows, job.a, t, job.order, lo, column, job.reach_a)
+                else:
+                    multiply_column(
+                        left_rows, n_a - column, depth, tile_at(left, stride, 0, k), stride,
+                        job.Waa, k, column, tile, PANEL, tile,
+                    )  # fmt: skip
+                while column < beyond:
+                    if k + depth == n_a:
+                        tile = tile_at(z, stride, 0, column)
+                        finish(tile, rows, job.a, t, job.order, lo, column, job.reach_a)
+                    column += width
 
     return step

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 
 from .memory import CACHE_LINE, store_past_caches
-from .tile import FEW_ROWS, TILE, lanes_of, tile_width
+from .tile import TILE, lanes_of, tile_width
 
 
 def folded(
@@ -57,6 +57,7 @@ class Emitter:
         self.index = ir.IntType(64)
         self.width = tile_width(self.itemsize)
         self.vectors = TILE.vectors  #: registers in use of each row
+        self.apart: list[Any] = [0]  #: where the weights are of each tile at once
         self.fma = cgutils.insert_pure_function(
             builder.module,
             ir.FunctionType(self.vector, [self.vector] * 3),
@@ -141,14 +142,18 @@ class Emitter:
         and six instructions less of 38, for which the core has room while it runs one thread; with
         another beside it, a tenth faster.
         """
-        vectors = [self.load(self.at(right, v * self.lanes)) for v in range(self.vectors)]
+        vectors = [
+            self.load(self.at(self.at(right, tile), v * self.lanes))
+            for tile in self.apart
+            for v in range(self.vectors)
+        ]
         result = []
         for row, place in enumerate(places):
             value = self.broadcast(self.at(left, place))
             for v, vector in enumerate(vectors):
                 if v and TILE.embedded and row % 2:
                     value = self.broadcast(self.at(twin, place))
-                total = sums[row * self.vectors + v]
+                total = sums[row * len(vectors) + v]
                 result.append(self.builder.call(self.fma, [value, vector, total]))
         return result
 
@@ -219,20 +224,16 @@ class Emitter:
         values = self.loop(turns, values, lambda i, v: body(v, unroll))
         return [*values[:-carried], *values[1 - carried :]]  # without the twin
 
-    def _case(self, switch: Any, value: int, rows: int, emit: Any, done: Any) -> None:
-        """One case of a switch: `emit(rows)`, and on to `done`."""
-        block = self.builder.append_basic_block(f"rows_{rows}")
-        switch.add_case(self.constant(value), block)
-        self.builder.position_at_end(block)
-        emit(rows)
-        self.builder.branch(done)
-
-    def switch_rows(self, rows: Any, emit: Any) -> None:
-        """`emit(rows)` for their number, of `FEW_ROWS` at most, which is known when it runs."""
+    def switch(self, value: Any, cases: dict[int, Any], emit: Any) -> None:
+        """`emit(case)` for the case of `cases` that a number stands for, known when it runs."""
         done = self.builder.append_basic_block("done")
-        switch = self.builder.switch(rows, done)
-        for number in range(1, FEW_ROWS + 1):
-            self._case(switch, number, number, emit, done)
+        switch = self.builder.switch(value, done)
+        for number, case in cases.items():
+            block = self.builder.append_basic_block(f"case_{number}")
+            switch.add_case(self.constant(number), block)
+            self.builder.position_at_end(block)
+            emit(case)
+            self.builder.branch(done)
         self.builder.position_at_end(done)
 
     def switch_shape(self, rows: Any, columns: Any, emit: Any) -> None:
@@ -241,14 +242,18 @@ class Emitter:
         Columns beyond those in use, in the same register, are computed as well.
         """
         builder = self.builder
-        done = builder.append_basic_block("done")
         lanes = self.constant(self.lanes)
         vectors = builder.udiv(builder.add(columns, self.constant(self.lanes - 1)), lanes)
         # One more than there are rows: no rows are no case.
-        before = builder.mul(vectors, self.constant(TILE.rows + 1))
-        switch = builder.switch(builder.add(before, rows), done)
-        for self.vectors in range(1, TILE.vectors + 1):
-            for number in range(1, TILE.rows + 1):
-                value = self.vectors * (TILE.rows + 1) + number
-                self._case(switch, value, number, emit, done)
-        builder.position_at_end(done)
+        value = builder.add(builder.mul(vectors, self.constant(TILE.rows + 1)), rows)
+        cases = {
+            used * (TILE.rows + 1) + number: (number, used)
+            for used in range(1, TILE.vectors + 1)
+            for number in range(1, TILE.rows + 1)
+        }
+
+        def emit_case(case: tuple[int, int]) -> None:
+            number, self.vectors = case
+            emit(number)
+
+        self.switch(value, cases, emit_case)

@@ -41,6 +41,7 @@ from .memory import (
     reach_to_write,
 )
 from .panels import pack_rows, panels_of, share_of, tiles_of, width_at, width_of
+from .products import tiles
 from .schedule import claim, counters_size, end, sharing, work_types
 from .softmax import softmax_rows
 from .stages import Block, Sizes, Stage, batch_types, rows_at
@@ -182,7 +183,7 @@ def forward_types(dtype: types.Type) -> list[types.Type]:
 @worker(
     lambda dtype: [types.int64, *forward_types(dtype), *work_types(dtype)],
     multiply_tiles_of, multiply_column, pack_weights, lay_out, pack_rows, pack_chunk, unpack_chunk,
-    activate, softmax_rows,
+    activate, softmax_rows, tiles,
 )  # fmt: skip
 def forward_worker(number, workers, sizes, batch, parameters, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a forward pass."""

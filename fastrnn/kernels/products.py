@@ -1,4 +1,4 @@
-"""The micro-kernels: register tiles of matrix products.
+"""The tile functions: products of matrices, as many of them as fit registers.
 
 Everything that costs time in a recurrent network is a matrix product, and nearly every product here
 is made of one register tile of the table in `tile`. Two operand layouts serve all:
@@ -15,6 +15,9 @@ weights
     packing would take longer than these. Then weights are multiplied as they lie: by the same tile
     where their rows are contiguous, and where their columns are, by a tile of its own, whose sums
     run along the lanes of registers until the end.
+
+The sums of one or two rows of a tile are so few that multipliers would wait for them: there several
+tiles side by side are multiplied at once.
 
 Every accumulator of the tile starts from zero and is one chain of fused multiply-adds in the order
 of the summed index; what was there before is added at the end. Begun from a larger number, the
@@ -34,151 +37,9 @@ from numba import from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from . import microkernels
 from ._jit import WRITTEN, Kernel
-from .emitter import Emitter, folded
-from .memory import CACHE_LINE
-from .parts import MaskedRow
-from .tile import PANEL, TILE, dot_columns
-
-
-def _emit_multiply_rows(emitter: Emitter, arguments: Any) -> None:
-    (
-        rows, columns, depth, left, panel_stride, right, right_stride, ahead, start, start_stride,
-        out,
-    ) = arguments  # fmt: skip
-    builder = emitter.builder
-    panels = builder.udiv(depth, emitter.constant(PANEL))
-    rest = builder.urem(depth, emitter.constant(PANEL))
-    strides = (PANEL, 1, right_stride)
-
-    def emit_rows(number: int) -> None:
-        sums = emitter.zeros(number)
-
-        def panel(turn: Any, values: list[Any]) -> list[Any]:
-            *sums, left, right, ahead = values
-            values = emitter.products(sums, number, PANEL, [left, right, ahead], strides)
-            values[-3] = emitter.at(left, panel_stride)
-            return values
-
-        values = emitter.loop(panels, [*sums, left, right, ahead], panel)
-        *sums, left_rest, right_rest, _ = values
-        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
-        before = emitter.load_tile(number, start, start_stride)
-        emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
-
-    emitter.switch_shape(rows, columns, emit_rows)
-
-
-def _emit_add_transposed(emitter: Emitter, arguments: Any) -> None:
-    rows, columns, depth, left, right, start, start_stride, out, out_stride, past = arguments
-    builder = emitter.builder
-    past = builder.icmp_signed("!=", past, emitter.constant(0))
-    unroll = emitter.constant(emitter.UNROLL)
-    turns, rest = builder.udiv(depth, unroll), builder.urem(depth, unroll)
-    strides = (1, PANEL, PANEL)
-
-    def emit_rows(number: int) -> None:
-        with builder.if_then(builder.not_(past)):
-            for address in emitter.tile_registers(number, out, out_stride):
-                emitter.prefetch(address, write=1, level=1)
-        sums = emitter.zeros(number)
-
-        def block(turn: Any, values: list[Any]) -> list[Any]:
-            *sums, left, right = values
-            return emitter.products(sums, number, emitter.UNROLL, [left, right], strides)
-
-        *sums, left_rest, right_rest = emitter.loop(turns, [*sums, left, right], block)
-        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
-        before = emitter.load_tile(number, start, start_stride)
-        sums = emitter.add(before, sums)
-        with builder.if_else(past) as (streamed, kept):
-            with streamed:
-                emitter.store_tile(sums, out, out_stride, emitter.store_past_caches)
-            with kept:
-                emitter.store_tile(sums, out, out_stride)
-
-    emitter.switch_shape(rows, columns, emit_rows)
-
-
-def _emit_multiply_columns(emitter: Emitter, arguments: Any) -> None:
-    rows, last, depth, left, panel_stride, right, right_stride, start, start_stride, out = arguments
-    builder, lanes = emitter.builder, emitter.lanes
-    wanted = dot_columns(emitter.itemsize)
-    zero = emitter.constant(0)
-    rights = []
-    for c in range(wanted):
-        column = emitter.constant(c)
-        existing = builder.select(builder.icmp_signed("<", column, last), column, last)
-        rights.append(emitter.at(right, builder.mul(existing, right_stride)))
-    panels = builder.udiv(depth, emitter.constant(PANEL))
-    rest = builder.urem(depth, emitter.constant(PANEL))
-    registers, tail = (
-        operation(rest, emitter.constant(lanes)) for operation in (builder.udiv, builder.urem)
-    )
-    part = ir.VectorType(emitter.element, wanted).as_pointer()
-    more = builder.icmp_signed(">=", last, emitter.constant(2 * wanted - 1))
-    following = builder.select(more, emitter.times(wanted, right_stride), emitter.constant(0))
-
-    def emit_rows(number: int) -> None:
-        def step(sums: list[Any], left: Any, rights: list[Any], load: Any) -> list[Any]:
-            weights = [load(pointer) for pointer in rights]
-            states = [load(emitter.at(left, r * PANEL)) for r in range(number)]
-            operands = [(state, weight) for state in states for weight in weights]
-            return [
-                builder.call(emitter.fma, [*operand, total])
-                for operand, total in zip(operands, sums, strict=True)
-            ]
-
-        def full(count: int, left_step: Any, values: list[Any]) -> list[Any]:
-            sums, (left, *rights) = values[: -1 - wanted], values[-1 - wanted :]
-            for v in range(count):
-                at = [emitter.at(pointer, v * lanes) for pointer in (left, *rights)]
-                sums = step(sums, at[0], at[1:], emitter.load)
-            moved = [emitter.at(pointer, count * lanes) for pointer in rights]
-            return [*sums, emitter.at(left, left_step), *moved]
-
-        def panel(turn: Any, values: list[Any]) -> list[Any]:
-            if not TILE.prefetches:
-                for pointer in values[-wanted:]:
-                    for k in range(0, PANEL, CACHE_LINE // emitter.itemsize):
-                        address = emitter.at(emitter.at(pointer, following), k)
-                        emitter.prefetch(address, write=0, level=1)
-            return full(PANEL // lanes, panel_stride, values)
-
-        def masked(turn: Any, values: list[Any]) -> list[Any]:
-            sums, (left, *rights) = values[: -1 - wanted], values[-1 - wanted :]
-            row = MaskedRow(builder, emitter.element, lanes, tail)
-            return [*step(sums, left, rights, row.load), left, *rights]
-
-        values = [emitter.zeros(1)[0]] * (number * wanted) + [left, *rights]
-        values = emitter.loop(panels, values, panel)
-        values = emitter.loop(registers, values, lambda i, v: full(1, lanes, v))
-        some = builder.zext(builder.icmp_signed(">", tail, zero), emitter.index)
-        sums = emitter.loop(some, values, masked)
-        for r in range(number):
-            total = folded(builder, sums[r * wanted : (r + 1) * wanted], builder.fadd)
-            offset = builder.mul(start_stride, emitter.constant(r))
-            before, target = (
-                builder.bitcast(pointer, part)
-                for pointer in (emitter.at(start, offset), emitter.at(out, r * PANEL))
-            )
-            before = builder.load(before, align=emitter.itemsize)
-            builder.store(builder.fadd(before, total), target, align=emitter.itemsize)
-
-    emitter.switch_rows(rows, emit_rows)
-
-
-def _emit_add_rows(emitter: Emitter, arguments: Any) -> None:
-    rows, source, out = arguments
-
-    def row(turn: Any, values: list[Any]) -> list[Any]:
-        *sums, source = values
-        sums = emitter.add(sums, emitter.load_tile(1, source, emitter.constant(0)))
-        return [*sums, emitter.at(source, PANEL)]
-
-    *sums, _ = emitter.loop(rows, [*emitter.zeros(1), source], row)
-    before = emitter.load_tile(1, out, emitter.constant(0))
-    emitter.store_tile(emitter.add(before, sums), out, emitter.constant(0))
+from .emitter import Emitter
 
 
 class _TileFunction(NamedTuple):
@@ -214,11 +75,12 @@ class _TileFunction(NamedTuple):
         return types.void(*(kinds[letter] for letter in self.arguments)), codegen
 
 
-_MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipippip", _emit_multiply_rows)
-_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", _emit_multiply_columns)
-_ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipii", _emit_add_transposed)
-_ADD_ROWS = _TileFunction("add_rows", "ipp", _emit_add_rows)
-_FUNCTIONS = _MULTIPLY_ROWS, _MULTIPLY_COLUMNS, _ADD_TRANSPOSED, _ADD_ROWS
+_MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipippip", microkernels.multiply_rows)
+_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", microkernels.multiply_columns)
+_MULTIPLY_FEW = _TileFunction("multiply_few", "iiipipip", microkernels.multiply_few)
+_ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipii", microkernels.add_transposed)
+_ADD_ROWS = _TileFunction("add_rows", "ipp", microkernels.add_rows)
+_FUNCTIONS = _MULTIPLY_ROWS, _MULTIPLY_FEW, _MULTIPLY_COLUMNS, _ADD_TRANSPOSED, _ADD_ROWS
 
 
 @intrinsic
@@ -284,6 +146,27 @@ def multiply_rows(
     Of the tile's columns the first `columns` are computed, up to whole registers.
     """
     return _MULTIPLY_ROWS.call(left.dtype)
+
+
+@intrinsic
+def multiply_few(
+    typingctx: Any,
+    rows: Any,
+    tiles: Any,
+    depth: Any,
+    left: Any,
+    panel_stride: Any,
+    right: Any,
+    tile_stride: Any,
+    out: Any,
+) -> Any:
+    """`out += left @ right` for 2 or 4 whole tiles side by side, of as many rows as one can have.
+
+    `left` is that of `multiply_rows`; `out` is in such panels too, and the first tile begins one.
+    `right` points at packed weights of that tile, and those of the others follow `tile_stride`
+    apart.
+    """
+    return _MULTIPLY_FEW.call(left.dtype)
 
 
 @intrinsic

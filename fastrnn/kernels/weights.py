@@ -10,7 +10,7 @@ from ._jit import array_in, array_out, inner, shared
 from .emitter import Emitter
 from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
 from .panels import WIDTH_BYTES, lanes_at, share_of, tiles_of, width_at, width_of
-from .products import multiply_columns, multiply_rows, tiles
+from .products import multiply_columns, multiply_few, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose
 
@@ -28,8 +28,8 @@ ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 PACKED, ROWS_LIE, EITHER_LIES, ALONG = range(4)
 
 #: Steps of few samples (forward; backward `TILE.few_steps`), and rows of a chunk, up to which
-#: weights are not packed: it costs as much as these. In columns as long as the last number it
-#: never pays.
+#: weights are not packed: it costs as much as these, or twice as many steps where columns are as
+#: long as the last number.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
 #: Length of their columns at a time: those of few rows on the left stay in the first cache level.
 DOT_DEPTH = 512
@@ -138,9 +138,8 @@ def ways_forward(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[int, 
     """How `Wax` and `Wya`, and `Waa`, serve their products forward."""
     if samples > TILE.along:
         return ways_backward(active, sizes)
-    one, long = _one_step(active, sizes), n_a >= LONG_COLUMN and sizes.blocks == 1
-    few = _few_steps(FEW_STEPS, active, sizes) or (long and active[0] <= FEW_ROWS)
-    along_x, along_a = one or _few_rows(active, sizes), one or few
+    one, most = _one_step(active, sizes), 2 * FEW_STEPS if n_a >= LONG_COLUMN else FEW_STEPS
+    along_x, along_a = one or _few_rows(active, sizes), one or _few_steps(most, active, sizes)
     return ALONG if along_x else PACKED, ALONG if along_a else PACKED
 
 
@@ -361,4 +360,32 @@ def multiply_column(
         _multiply_lying(
             rows, used, depth, left, stride, right, weights.step, weights.across, start,
             start_stride, out,
+        )  # fmt: skip
+
+
+@inner
+def tiles_at_once(weights: Weights, rows: int, column: int, columns: int, out: Any) -> int:
+    """Tiles of `out` from `column` on that are multiplied at once, up to `columns`.
+
+    Several for few rows, whose sums are so few that multipliers would wait for them.
+    """
+    if rows > FEW_ROWS or weights.along or not weights.copied or column % PANEL != 0:
+        return 1
+    room = (columns - column) // width_at(out)
+    if room >= 4 and 4 * rows <= ROWS:
+        return 4
+    return 2 if room >= 2 else 1
+
+
+@inner
+def add_to_tiles(
+    tiles: int, rows: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
+    column: int, out: Any,
+) -> None:  # fmt: skip
+    """Several column tiles of `out += left @ weights`, as `multiply_column` makes each."""
+    begin = move(weights.data, k * weights.step + column * weights.across)
+    for first in range(0, depth, BLOCK_ROWS):
+        multiply_few(
+            rows, tiles, min(BLOCK_ROWS, depth - first), move(left, first // PANEL * stride),
+            stride, move(begin, first * weights.step), width_at(out) * weights.across, out,
         )  # fmt: skip

@@ -1,0 +1,202 @@
+"""The micro-kernels: what each tile function of `products` computes, in instructions.
+
+Each takes an emitter and the arguments of the function of its name there, and emits its body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from .emitter import Emitter, folded
+from .memory import CACHE_LINE
+from .parts import MaskedRow
+from .tile import FEW_ROWS, PANEL, TILE, dot_columns
+
+
+def multiply_rows(emitter: Emitter, arguments: Any) -> None:
+    """One tile of a product with packed weights, or with contiguous rows."""
+    (
+        rows, columns, depth, left, panel_stride, right, right_stride, ahead, start, start_stride,
+        out,
+    ) = arguments  # fmt: skip
+    builder = emitter.builder
+    panels = builder.udiv(depth, emitter.constant(PANEL))
+    rest = builder.urem(depth, emitter.constant(PANEL))
+    strides = (PANEL, 1, right_stride)
+
+    def emit_rows(number: int) -> None:
+        sums = emitter.zeros(number)
+
+        def panel(turn: Any, values: list[Any]) -> list[Any]:
+            *sums, left, right, ahead = values
+            values = emitter.products(sums, number, PANEL, [left, right, ahead], strides)
+            values[-3] = emitter.at(left, panel_stride)
+            return values
+
+        values = emitter.loop(panels, [*sums, left, right, ahead], panel)
+        *sums, left_rest, right_rest, _ = values
+        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+        before = emitter.load_tile(number, start, start_stride)
+        emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
+
+    emitter.switch_shape(rows, columns, emit_rows)
+
+
+def multiply_few(emitter: Emitter, arguments: Any) -> None:
+    """Several tiles of a product with packed weights, for few rows."""
+    rows, tiles, depth, left, panel_stride, right, tile_stride, out = arguments
+    builder = emitter.builder
+    panels = builder.udiv(depth, emitter.constant(PANEL))
+    rest = builder.urem(depth, emitter.constant(PANEL))
+    strides = (PANEL, 1, emitter.width)
+
+    def emit_shape(shape: tuple[int, int]) -> None:
+        number, tiles = shape
+        emitter.apart = [emitter.times(tile, tile_stride) for tile in range(tiles)]
+        sums = emitter.zeros(number) * tiles
+
+        def panel(turn: Any, values: list[Any]) -> list[Any]:
+            *sums, left, right = values
+            values = emitter.products(sums, number, PANEL, [left, right], strides)
+            values[-2] = emitter.at(left, panel_stride)
+            return values
+
+        *sums, left_rest, right_rest = emitter.loop(panels, [*sums, left, right], panel)
+        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+        for tile in range(tiles):
+            column, registers = tile * emitter.width, emitter.vectors
+            target = emitter.at(
+                emitter.at(out, emitter.times(column // PANEL, panel_stride)), column % PANEL
+            )
+            own = [
+                total
+                for row in range(number)
+                for total in sums[(row * tiles + tile) * registers :][:registers]
+            ]
+            before = emitter.load_tile(number, target, emitter.constant(PANEL))
+            emitter.store_tile(emitter.add(before, own), target, emitter.constant(PANEL))
+
+    cases = {
+        many * (FEW_ROWS + 1) + number: (number, many)
+        for number in range(1, FEW_ROWS + 1)
+        for many in (2, 4)
+        if number * many <= TILE.rows
+    }
+    emitter.switch(builder.add(emitter.times(FEW_ROWS + 1, tiles), rows), cases, emit_shape)
+
+
+def add_transposed(emitter: Emitter, arguments: Any) -> None:
+    """One tile of a weight gradient."""
+    rows, columns, depth, left, right, start, start_stride, out, out_stride, past = arguments
+    builder = emitter.builder
+    past = builder.icmp_signed("!=", past, emitter.constant(0))
+    unroll = emitter.constant(emitter.UNROLL)
+    turns, rest = builder.udiv(depth, unroll), builder.urem(depth, unroll)
+    strides = (1, PANEL, PANEL)
+
+    def emit_rows(number: int) -> None:
+        with builder.if_then(builder.not_(past)):
+            for address in emitter.tile_registers(number, out, out_stride):
+                emitter.prefetch(address, write=1, level=1)
+        sums = emitter.zeros(number)
+
+        def block(turn: Any, values: list[Any]) -> list[Any]:
+            *sums, left, right = values
+            return emitter.products(sums, number, emitter.UNROLL, [left, right], strides)
+
+        *sums, left_rest, right_rest = emitter.loop(turns, [*sums, left, right], block)
+        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+        before = emitter.load_tile(number, start, start_stride)
+        sums = emitter.add(before, sums)
+        with builder.if_else(past) as (streamed, kept):
+            with streamed:
+                emitter.store_tile(sums, out, out_stride, emitter.store_past_caches)
+            with kept:
+                emitter.store_tile(sums, out, out_stride)
+
+    emitter.switch_shape(rows, columns, emit_rows)
+
+
+def multiply_columns(emitter: Emitter, arguments: Any) -> None:
+    """A few columns of a product with contiguous columns, by sums along lanes."""
+    rows, last, depth, left, panel_stride, right, right_stride, start, start_stride, out = arguments
+    builder, lanes = emitter.builder, emitter.lanes
+    wanted = dot_columns(emitter.itemsize)
+    zero = emitter.constant(0)
+    rights = []
+    for c in range(wanted):
+        column = emitter.constant(c)
+        existing = builder.select(builder.icmp_signed("<", column, last), column, last)
+        rights.append(emitter.at(right, builder.mul(existing, right_stride)))
+    panels = builder.udiv(depth, emitter.constant(PANEL))
+    rest = builder.urem(depth, emitter.constant(PANEL))
+    registers, tail = (
+        operation(rest, emitter.constant(lanes)) for operation in (builder.udiv, builder.urem)
+    )
+    part = ir.VectorType(emitter.element, wanted).as_pointer()
+    more = builder.icmp_signed(">=", last, emitter.constant(2 * wanted - 1))
+    following = builder.select(more, emitter.times(wanted, right_stride), emitter.constant(0))
+
+    def emit_rows(number: int) -> None:
+        def step(sums: list[Any], left: Any, rights: list[Any], load: Any) -> list[Any]:
+            weights = [load(pointer) for pointer in rights]
+            states = [load(emitter.at(left, r * PANEL)) for r in range(number)]
+            operands = [(state, weight) for state in states for weight in weights]
+            return [
+                builder.call(emitter.fma, [*operand, total])
+                for operand, total in zip(operands, sums, strict=True)
+            ]
+
+        def full(count: int, left_step: Any, values: list[Any]) -> list[Any]:
+            sums, (left, *rights) = values[: -1 - wanted], values[-1 - wanted :]
+            for v in range(count):
+                at = [emitter.at(pointer, v * lanes) for pointer in (left, *rights)]
+                sums = step(sums, at[0], at[1:], emitter.load)
+            moved = [emitter.at(pointer, count * lanes) for pointer in rights]
+            return [*sums, emitter.at(left, left_step), *moved]
+
+        def panel(turn: Any, values: list[Any]) -> list[Any]:
+            if not TILE.prefetches:
+                for pointer in values[-wanted:]:
+                    for k in range(0, PANEL, CACHE_LINE // emitter.itemsize):
+                        address = emitter.at(emitter.at(pointer, following), k)
+                        emitter.prefetch(address, write=0, level=1)
+            return full(PANEL // lanes, panel_stride, values)
+
+        def masked(turn: Any, values: list[Any]) -> list[Any]:
+            sums, (left, *rights) = values[: -1 - wanted], values[-1 - wanted :]
+            row = MaskedRow(builder, emitter.element, lanes, tail)
+            return [*step(sums, left, rights, row.load), left, *rights]
+
+        values = [emitter.zeros(1)[0]] * (number * wanted) + [left, *rights]
+        values = emitter.loop(panels, values, panel)
+        values = emitter.loop(registers, values, lambda i, v: full(1, lanes, v))
+        some = builder.zext(builder.icmp_signed(">", tail, zero), emitter.index)
+        sums = emitter.loop(some, values, masked)
+        for r in range(number):
+            total = folded(builder, sums[r * wanted : (r + 1) * wanted], builder.fadd)
+            offset = builder.mul(start_stride, emitter.constant(r))
+            before, target = (
+                builder.bitcast(pointer, part)
+                for pointer in (emitter.at(start, offset), emitter.at(out, r * PANEL))
+            )
+            before = builder.load(before, align=emitter.itemsize)
+            builder.store(builder.fadd(before, total), target, align=emitter.itemsize)
+
+    emitter.switch(rows, {number: number for number in range(1, FEW_ROWS + 1)}, emit_rows)
+
+
+def add_rows(emitter: Emitter, arguments: Any) -> None:
+    """A tile's width of a sum over rows."""
+    rows, source, out = arguments
+
+    def row(turn: Any, values: list[Any]) -> list[Any]:
+        *sums, source = values
+        sums = emitter.add(sums, emitter.load_tile(1, source, emitter.constant(0)))
+        return [*sums, emitter.at(source, PANEL)]
+
+    *sums, _ = emitter.loop(rows, [*emitter.zeros(1), source], row)
+    before = emitter.load_tile(1, out, emitter.constant(0))
+    emitter.store_tile(emitter.add(before, sums), out, emitter.constant(0))
