@@ -41,9 +41,11 @@ from fastrnn._conform import (
     weights_in,
     whole,
 )
+from fastrnn.kernels.stages import add_lengths
 
 _CELL_CACHE = ("a_next", "a_prev", "xt", "parameters")
 _ONLY_INT = {int}
+_INTEGERS = np.dtype(np.int64)
 
 
 class Step(NamedTuple):
@@ -58,13 +60,13 @@ class Step(NamedTuple):
 
 def forward_arguments(
     x: Any, a0: Any, parameters: Any, seq_lengths: Any
-) -> tuple[Array, Array, Weights, NDArray[np.int64]]:
-    """Check the arguments of `rnn_forward`: x (n_x, m, T), a0 (n_a, m), L (m,)."""
+) -> tuple[Array, Array, Weights, NDArray[np.int64], int]:
+    """Check the arguments of `rnn_forward`: x (n_x, m, T), a0 (n_a, m), L (m,) and their sum."""
     weights = weights_in(parameters)
     if not fit(x, 3, (a0,), weights):
         (x, a0), weights = conform({"x": x, "a0": a0}, weights)
     _, m, T = x.shape
-    return x, a0, weights, lengths(seq_lengths, m, T)
+    return x, a0, weights, *lengths(seq_lengths, m, T)
 
 
 def cell_arguments(xt: Any, a_prev: Any, parameters: Any) -> tuple[Array, Array, Weights]:
@@ -114,7 +116,7 @@ def states(a: Any, seq_lengths: Any) -> tuple[Array, NDArray[np.int64]]:
     array = numeric("a", a)
     match("a", array.shape, SHAPES["a"], {})
     _, m, T = array.shape
-    return convert(array, computing_dtype([array])), lengths(seq_lengths, m, T)
+    return convert(array, computing_dtype([array])), lengths(seq_lengths, m, T)[0]
 
 
 def softmax_argument(x: Any) -> Array:
@@ -125,8 +127,10 @@ def softmax_argument(x: Any) -> Array:
     return convert(array, computing_dtype([array]))
 
 
-def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDArray[np.int64]:
-    """Check true lengths: m whole numbers in 0..T; return them as a new int64 array.
+def lengths(
+    seq_lengths: Any, m: int, T: int, name: str = "seq_lengths"
+) -> tuple[NDArray[np.int64], int]:
+    """Check true lengths: m whole numbers in 0..T; return them as a new int64 array, and their sum.
 
     It is copied before it is checked: another thread may be writing to what was passed, and
     addresses are made of lengths.
@@ -138,7 +142,7 @@ def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDAr
             given = [whole(f"{name}[{i}]", item) for i, item in enumerate(given)]
         if len(given) != m or (m and not 0 <= min(given) <= max(given) <= T):
             _refuse_lengths(name, given, m, T)
-        return np.array(given, np.int64)
+        return np.array(given, np.int64), sum(given)
 
     array = plain(name, seq_lengths)
     if array.dtype.kind not in "iuf":
@@ -148,10 +152,10 @@ def lengths(seq_lengths: Any, m: int, T: int, name: str = "seq_lengths") -> NDAr
     if array.dtype.kind == "f":
         return lengths(array.tolist(), m, T, name)
     numbers = array.astype(np.int64)
-    # Read as unsigned, a negative number is larger than any T.
-    if len(numbers) != m or (m and np.maximum.reduce(numbers.view(np.uint64)) > T):
+    total = add_lengths(_INTEGERS, numbers, T)
+    if len(numbers) != m or total < 0:
         _refuse_lengths(name, array.tolist(), m, T)
-    return numbers
+    return numbers, total
 
 
 def _refuse_lengths(name: str, given: Sequence[int], m: int, T: int) -> NoReturn:
@@ -203,8 +207,8 @@ def caches_tuple(caches: Any) -> tuple[Sequence[Any], Any, Any]:
     return step_caches, x, seq_lengths
 
 
-def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64]]:
-    """Check plain caches entry by entry; return the steps that ran, x (n_x, m, T) and L (m,).
+def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64], int]:
+    """Check plain caches entry by entry; return the steps that ran, x (n_x, m, T), L and its sum.
 
     All arrays come in the dtype of the first step.
     """
@@ -213,7 +217,7 @@ def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64]]:
     sizes: Sizes = {}
     match("caches[1]", x.shape, SHAPES["x"], sizes)
     _, m, T = x.shape
-    L = lengths(seq_lengths, m, T, "caches[2]")
+    L, total = lengths(seq_lengths, m, T, "caches[2]")
     longest = int(L.max(initial=0))
     if len(step_caches) != longest:
         raise ValueError(
@@ -230,7 +234,7 @@ def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64]]:
         steps.append(step)
         dtype = step.xt.dtype
     assert dtype is not None
-    return steps, convert(x, dtype), L
+    return steps, convert(x, dtype), L, total
 
 
 def weights_without_steps(step_caches: Any, n_x: int, dtype: np.dtype[Any]) -> Weights:

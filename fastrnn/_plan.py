@@ -99,11 +99,11 @@ class Cut(NamedTuple):
 class Ragged:
     """The plan of a ragged batch."""
 
-    def __init__(self, lengths: NDArray[np.int64], T: int, total: int) -> None:
+    def __init__(self, lengths: NDArray[np.int64], total: int, T: int) -> None:
         """Plan samples of these lengths, which nobody changes later, in a batch of ``T`` steps."""
         self.lengths = lengths  #: (m,)
-        self.T = T
         self.total = total  #: steps of all samples
+        self.T = T
         self._orders: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._cuts: dict[tuple[int, ...], Cut] = {}
 
@@ -147,11 +147,10 @@ class Ragged:
         return arrays
 
 
-def ragged(lengths: NDArray[np.int64], T: int) -> Ragged:
-    """The plan of samples of these lengths, which nobody changes later, in ``T`` steps."""
-    total = int(np.add.reduce(lengths))
+def ragged(lengths: NDArray[np.int64], total: int, T: int) -> Ragged:
+    """The plan of samples of these lengths, of which this is the sum, in a batch of ``T`` steps."""
     m = len(lengths)
-    return full(m, T) if total == m * T else Ragged(lengths, T, total)
+    return full(m, T) if total == m * T else Ragged(lengths, total, T)
 
 
 def full(m: int, T: int) -> Ragged:
@@ -160,7 +159,7 @@ def full(m: int, T: int) -> Ragged:
 
 
 def _full(m: int, T: int) -> Ragged:
-    return Ragged(np.full(m, T, np.int64), T, m * T)
+    return Ragged(np.full(m, T, np.int64), m * T, T)
 
 
 _kept = functools.lru_cache(maxsize=8)(_full)

@@ -109,9 +109,9 @@ def forward_pass_of(caches: Any) -> Pass:
 
 
 def _from_plain(caches: Any) -> Pass:
-    entries, x, lengths = _check.plain_caches(caches)
+    entries, x, lengths, total = _check.plain_caches(caches)
     _, m, T = x.shape
-    plan = ragged(lengths, T)
+    plan = ragged(lengths, total, T)
     if not entries:
         weights = _check.weights_without_steps(caches[0], len(x), x.dtype)
         n_a = len(weights[0])

@@ -89,8 +89,9 @@ def rnn_forward(
     >>> a.shape, y_pred.shape
     ((4, 2, 5), (2, 2, 5))
     """
-    inputs, first, weights, lengths = _check.forward_arguments(x, a0, parameters, seq_lengths)
-    plan = ragged(lengths, inputs.shape[2])
+    arguments = _check.forward_arguments(x, a0, parameters, seq_lengths)
+    inputs, first, weights, lengths, total = arguments
+    plan = ragged(lengths, total, inputs.shape[2])
     a, y_pred = _run_forward(inputs, first, weights, plan)
     steps = StepCaches(inputs, first, a, parameters, plan, (x, seq_lengths), len(y_pred))
     return a, y_pred, (steps, x, seq_lengths)

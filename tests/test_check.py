@@ -34,7 +34,8 @@ CONVERSIONS = {
 
 def check_forward(batch):
     """Run `forward_arguments`; return the arrays by name, and the lengths."""
-    x, a0, weights, lengths = _check.forward_arguments(*batch)
+    x, a0, weights, lengths, total = _check.forward_arguments(*batch)
+    assert total == lengths.sum()
     return {"x": x, "a0": a0, **dict(zip(KEYS, weights, strict=True))}, lengths
 
 
@@ -181,7 +182,8 @@ LENGTHS = {
 @pytest.mark.parametrize("kind", ["zero", "full", "ragged"])
 def test_lengths_of_every_form(form, kind):
     ref = make_lengths(rng(8), m=9, T=20, kind=kind)
-    comp = _check.lengths(form(ref), 9, 20)
+    comp, total = _check.lengths(form(ref), 9, 20)
+    assert total == sum(ref)
     assert comp.dtype == np.int64
     assert_array_equal(comp, ref)
 
@@ -189,7 +191,7 @@ def test_lengths_of_every_form(form, kind):
 def test_what_was_checked_cannot_change_any_more():
     """Another thread may write to an array while it is checked, or later."""
     lengths, labels = np.array([3, 0, 4]), np.array([1, 0, 2])
-    assert not np.shares_memory(_check.lengths(lengths, 3, 4), lengths)
+    assert not np.shares_memory(_check.lengths(lengths, 3, 4)[0], lengths)
     assert not np.shares_memory(_check.labels(labels, 3, 4, 3, lengths), labels)
 
 
@@ -220,13 +222,13 @@ def test_lengths_are_copied_before_they_are_checked(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(_check.np, "maximum", Maximum)
-        comp = _check.lengths(lengths, 3, 4)
+        comp, _ = _check.lengths(lengths, 3, 4)
     assert_array_equal(comp, [3, 0, 4])
 
 
 @pytest.mark.parametrize("none", [[], (), np.array([]), np.array([], int), range(0)])
 def test_lengths_of_no_sample(none):
-    assert _check.lengths(none, 0, 4).shape == (0,)
+    assert _check.lengths(none, 0, 4)[0].shape == (0,)
 
 
 def test_gradients_are_converted_to_the_dtype_of_the_forward_pass():
@@ -294,7 +296,8 @@ def test_the_cell_cache_is_converted():
 @given(batch=batches())
 def test_plain_caches_are_those_of_the_reference(batch):
     caches = reference.rnn_forward(*batch)[2]
-    steps, x, lengths = _check.plain_caches(caches)
+    steps, x, lengths, total = _check.plain_caches(caches)
+    assert total == lengths.sum()
     assert x is batch.x
     assert_array_equal(lengths, batch.seq_lengths)
     assert len(steps) == len(caches[0])
@@ -311,7 +314,7 @@ def test_plain_caches_are_those_of_the_reference(batch):
 def test_plain_caches_of_mixed_dtypes_come_in_one():
     batch = make_batch(rng(11), **SIZES, dtype=np.float32)
     mixed: Batch = batch.replaced(Wya=batch.parameters["Wya"].astype(np.float64))
-    steps, x, _ = _check.plain_caches(reference.rnn_forward(*mixed)[2])
+    steps, x, *_ = _check.plain_caches(reference.rnn_forward(*mixed)[2])
     assert steps
     for step in steps:
         assert {a.dtype for a in (x, step.a_next, step.a_prev, step.xt, *step.weights)} == {FLOAT64}

@@ -23,11 +23,15 @@ LENGTHS = {
 }
 
 
+def planned(lengths, T):
+    return ragged(lengths, int(lengths.sum()), T)
+
+
 @pytest.mark.parametrize("n_a", [1, 64, 128, 129, 724, 725])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_blocks_hold_every_sample_longest_first(lengths, n_a):
     T = 13
-    (blocks, groups, rows, *_), _, order, active = ragged(lengths, T).cut(3, n_a, 2, **KIND)
+    (blocks, groups, rows, *_), _, order, active = planned(lengths, T).cut(3, n_a, 2, **KIND)
     m = len(lengths)
     assert sorted(order) == list(range(m))
     assert 1 <= groups <= blocks
@@ -40,7 +44,7 @@ def test_blocks_hold_every_sample_longest_first(lengths, n_a):
 
 def test_blocks_are_apart_in_memory_or_of_like_lengths():
     lengths = LENGTHS["random"]
-    few, many = (ragged(lengths, 12).cut(3, n_a, 2, **KIND) for n_a in (64, 256))
+    few, many = (planned(lengths, 12).cut(3, n_a, 2, **KIND) for n_a in (64, 256))
     assert few.sizes[0] > 1
     assert many.sizes[0] > 1
     bounds = [len(lengths) * b // few.sizes[0] for b in range(few.sizes[0] + 1)]
@@ -51,7 +55,7 @@ def test_blocks_are_apart_in_memory_or_of_like_lengths():
 
 def test_samples_share_a_block_where_their_rows_do_not_pay_for_several():
     def blocks(T: int, n_a: int, n_y: int) -> int:
-        return ragged(np.full(64, T), T).cut(3, n_a, n_y, **KIND).sizes[0]
+        return planned(np.full(64, T), T).cut(3, n_a, n_y, **KIND).sizes[0]
 
     forward, backward = ([blocks(T, 512, n_y) for T in (5, 6, 8)] for n_y in (10, 0))
     assert forward == [1, 4, 4]
@@ -60,44 +64,44 @@ def test_samples_share_a_block_where_their_rows_do_not_pay_for_several():
 
 
 def test_several_threads_are_for_much_work():
-    few, many = ragged(np.full(4, 5), 5), ragged(np.full(300, 5), 5)
+    few, many = planned(np.full(4, 5), 5), planned(np.full(300, 5), 5)
     assert few.cut(3, 32, 2, **KIND).alone
-    assert ragged(np.ones(1, np.int64), 1).cut(300, 300, 2, **KIND).alone
-    assert not ragged(np.ones(1, np.int64), 1).cut(700, 700, 2, **KIND).alone  # much to read
+    assert planned(np.ones(1, np.int64), 1).cut(300, 300, 2, **KIND).alone
+    assert not planned(np.ones(1, np.int64), 1).cut(700, 700, 2, **KIND).alone  # much to read
     assert not many.cut(3, 128, 2, **KIND).alone
     assert many.cut(3, 32, 2, **KIND).sizes[0] == 1  # blocks are for several threads
     with as_if_large():
-        few, many = (ragged(plan.lengths, 5).cut(3, 32, 2, **KIND) for plan in (few, many))
+        few, many = (planned(plan.lengths, 5).cut(3, 32, 2, **KIND) for plan in (few, many))
     assert not few.alone
     assert many.sizes[0] > 1
 
 
 def test_plans_of_small_full_batches_are_kept():
     lengths = np.full(7, 5)
-    plan = ragged(lengths, 5)
-    assert ragged(lengths.copy(), 5) is plan
+    plan = planned(lengths, 5)
+    assert planned(lengths.copy(), 5) is plan
     assert full(7, 5) is plan
     lengths[:] = 0  # what a caller does to its own array
     assert list(plan.lengths) == [5] * 7
-    for other in (ragged(np.full(7, 5), 6), ragged(np.full(6, 5), 5), ragged(np.full(5, 7), 7)):
+    for other in (planned(np.full(7, 5), 6), planned(np.full(6, 5), 5), planned(np.full(5, 7), 7)):
         assert other is not plan
     assert full(1 << 17, 1) is not full(1 << 17, 1)
 
 
 def test_a_plan_keeps_few_cuts():
-    plan = ragged(LENGTHS["few"], 12)
+    plan = planned(LENGTHS["few"], 12)
     first = plan.cut(3, 1, 2, **KIND)
     assert plan.cut(3, 1, 2, **KIND) is first
     for n_a in range(2, 40):
         assert (
             plan.cut(3, n_a, 2, **KIND).sizes
-            == ragged(plan.lengths, 12).cut(3, n_a, 2, **KIND).sizes
+            == planned(plan.lengths, 12).cut(3, n_a, 2, **KIND).sizes
         )
         assert len(plan._cuts) <= 8
 
 
 def test_both_passes_share_an_order():
-    plan = ragged(LENGTHS["random"], 12)
+    plan = planned(LENGTHS["random"], 12)
     assert plan.cut(3, 32, 2, **KIND).order is plan.cut(3, 32, 0, **KIND).order
 
 

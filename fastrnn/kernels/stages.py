@@ -161,6 +161,17 @@ def _count_active(lengths: Any, samples: Any, active: Any) -> None:
         active[t] += active[t + 1]
 
 
+@entry(lambda dtype: types.int64(array_in(types.int64, 1), types.int64))
+def add_lengths(lengths, T):  # type: ignore[no-untyped-def]
+    """The sum of lengths that lie in 0..T; -1 if another is among them."""
+    total = 0
+    for length in lengths:
+        if not 0 <= length <= T:
+            return -1
+        total += length
+    return total
+
+
 @entry(lambda dtype: types.void(array_in(types.int64, 1), types.boolean, _INTEGERS, _TABLE))
 def sort_by_length(lengths, apart, order, active):  # type: ignore[no-untyped-def]
     """The samples of each block by length, longest first, and how many of them each step has.
