@@ -164,7 +164,7 @@ def on_stack(typingctx: Any, pointer: Any, count: Any) -> Any:
     return (pointer(pointer, count), codegen) if isinstance(count, types.IntegerLiteral) else None
 
 
-def _prefetch(write: int) -> Any:
+def _prefetch(write: int, level: int) -> Any:
     @intrinsic
     def prefetch(typingctx: Any, pointer: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -174,7 +174,7 @@ def _prefetch(write: int) -> Any:
                 ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]),
                 "llvm.prefetch",
             )
-            keep, data = ir.Constant(i32, 3), ir.Constant(i32, 1)
+            keep, data = ir.Constant(i32, 4 - level), ir.Constant(i32, 1)
             address = builder.bitcast(arguments[0], byte)
             builder.call(function, [address, ir.Constant(i32, write), keep, data])
             return context.get_dummy_value()
@@ -184,9 +184,10 @@ def _prefetch(write: int) -> Any:
     return prefetch
 
 
-#: Ask for the cache line at a pointer, to read it and to write it.
-prefetch_to_read = _prefetch(0)
-prefetch_to_write = _prefetch(1)
+#: Ask for the cache line at a pointer: to read it, to write it, to read it some time later.
+prefetch_to_read = _prefetch(write=0, level=1)
+prefetch_to_write = _prefetch(write=1, level=1)
+prefetch_for_later = _prefetch(write=0, level=2)
 
 
 @intrinsic

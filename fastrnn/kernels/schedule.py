@@ -93,12 +93,12 @@ def sharing(run: Any, clear: Any) -> Any:
     def share(job: Any, sizes: Any, backward: int, number: int, workers: int, counters: Any) -> int:
         """Run the pass as worker `number`, and return how many tasks there were up to its end.
 
-        With many blocks a task is a group of blocks, each of which goes through its stages alone;
-        with one block a task is one of `workers` parts of a stage. The `workers` tasks before laid
-        out the weights. Clearing counts as none.
+        With many blocks, or one worker, a task is a group of blocks, each of which goes through its
+        stages alone; with one block a task is one of `workers` parts of a stage. The `workers`
+        tasks before laid out the weights. Clearing counts as none.
         """
         done = workers
-        shared = sizes.blocks == 1
+        shared = sizes.blocks == 1 and workers > 1
         parts = workers if shared else 1
         if not shared:
             wait_for(counters, done)

@@ -8,7 +8,15 @@ from numba import types
 
 from ._jit import array_in, array_out, inner, shared
 from .emitter import Emitter
-from .memory import copy, move, on_stack, pointer_to, pointer_to_entry, view
+from .memory import (
+    copy,
+    move,
+    on_stack,
+    pointer_to,
+    pointer_to_entry,
+    prefetch_for_later,
+    view,
+)
 from .panels import WIDTH_BYTES, lanes_at, share_of, tiles_of, width_at, width_of
 from .products import multiply_columns, multiply_few, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
@@ -238,13 +246,16 @@ def _copy_tile(weights: Any, step: int, across: int, depth: int, columns: int, o
     """Rows of a tile, from contiguous rows of weights, or, if `step` is 1, from contiguous columns.
 
     They are filled up to the tile's width with 0: what comes of it is added to -inf for padded
-    classes, and must not be NaN.
+    classes, and must not be NaN. Of contiguous rows, each in a page of its own where they are long,
+    the tile after the next is asked for.
     """
     width = width_at(out)
     if step == 1:
         transpose(out, width, weights, across, columns, depth)
     for k in range(depth):
         row, values = move(out, k * width), move(weights, k * step)
+        if step != 1 and not TILE.prefetches:
+            prefetch_for_later(move(values, 2 * width))
         if columns < width:
             if step != 1:
                 copy(row, values, columns)
