@@ -40,7 +40,7 @@ PACKED, ROWS_LIE, EITHER_LIES, ALONG = range(4)
 #: long as the last number.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
 #: Length of their columns at a time: those of few rows on the left stay in the first cache level.
-DOT_DEPTH = 512
+DOT_DEPTH = 2048
 
 
 class Weights(NamedTuple):
