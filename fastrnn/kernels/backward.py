@@ -40,7 +40,6 @@ from .held import hold
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
     CACHE_LINE,
-    FAR,
     NEAR,
     first_aligned,
     move,
@@ -51,7 +50,6 @@ from .memory import (
 )
 from .panels import (
     panels_of,
-    prefetch_first,
     share_of,
     sums_of,
     tile_at,
@@ -65,6 +63,9 @@ from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
 from .weights import copied_size, lay_out, multiply_column, ways_backward, weights_for
+
+#: Rows of states that the processor reads ahead by itself, each from its start to its end.
+AT_ONCE = 8
 
 
 class Backward(NamedTuple):
@@ -111,12 +112,11 @@ def prepare_backward(job: Backward, block: Block, stage: Stage, part: int, parts
     if stage.begin == 0:
         lo, hi = block.lo + first, block.lo + min(last, rows_at(block, job.active, 0))
         t = step_of(block, 0)
-        for column in range(0, n_a, width):
-            beyond = min(column + width, n_a)
-            if job.reach_a == FAR:
-                prefetch_first(prefetch_to_read, job.a, t, job.order, lo, hi, column, beyond)
-            tile = tile_at(dz, stride, first, column)
-            differentiate(tile, hi - lo, job.a, t, job.order, lo, column, job.reach_a)
+        for row in range(lo, hi, AT_ONCE):
+            for column in range(0, n_a, width):
+                tile = tile_at(dz, stride, first + row - lo, column)
+                some = min(AT_ONCE, hi - row)
+                differentiate(tile, some, job.a, t, job.order, row, column, job.reach_a)
 
 
 step_through = stepping(prefetch_to_read, differentiate)
