@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+from fastrnn.kernels.columns import _copy_tile
 from fastrnn.kernels.memory import CACHE_LINE, first_aligned, pointer_to
 from fastrnn.kernels.panels import panels_of, width_of
 from fastrnn.kernels.products import (
@@ -21,7 +22,6 @@ from fastrnn.kernels.products import (
 )
 from fastrnn.kernels.tile import FEW_ROWS, PANEL, ROWS, TILE, TILES, dot_columns, lanes_of
 from fastrnn.kernels.transposition import transpose, transpose_block
-from fastrnn.kernels.weights import _copy_tile
 
 DTYPES = [np.float32, np.float64]
 GUARD = 64

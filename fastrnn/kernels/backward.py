@@ -26,6 +26,7 @@ from .chunk import (
     stepping,
     unpack_chunk,
 )
+from .columns import multiply_column
 from .gradients import (
     add_groups,
     add_weight_gradient,
@@ -62,7 +63,7 @@ from .products import add_rows, tiles
 from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
-from .weights import copied_size, lay_out, multiply_column, ways_backward, weights_for
+from .weights import copied_size, lay_out, ways_backward, weights_for
 
 #: Rows of states that the processor reads ahead by itself, each from its start to its end.
 AT_ONCE = 8

@@ -7,6 +7,7 @@ from typing import Any
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
+from .columns import BLOCK_ROWS, add_to_tiles, multiply_column, tiles_at_once
 from .memory import (
     FAR,
     NEAR,
@@ -33,14 +34,7 @@ from .parts import clear_row
 from .stages import WHERE, Block, Stage, rows_at, step_of
 from .tile import PANEL, ROWS, TILE
 from .transposition import transpose
-from .weights import (
-    BLOCK_ROWS,
-    Weights,
-    add_to_tiles,
-    multiply_column,
-    tiles_at_once,
-    weights_type,
-)
+from .weights import Weights, weights_type
 
 #: Bytes of a block that is staged, at most: it is read again soon.
 STAGED_BYTES = 1 << 24

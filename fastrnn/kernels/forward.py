@@ -30,6 +30,7 @@ from .chunk import (
     stepping,
     unpack_chunk,
 )
+from .columns import multiply_column
 from .held import hold
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
@@ -49,7 +50,6 @@ from .tile import PANEL
 from .weights import (
     copied_size,
     lay_out,
-    multiply_column,
     pack_weights,
     ways_forward,
     weights_for,
@@ -192,15 +192,15 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     Wax, Waa, Wya, ba, by = parameters
     a, y_pred = outputs
     n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
-    tiles, classes = tiles_of(n_a, width), tiles_of(n_y, width)
+    unit_tiles, class_tiles = tiles_of(n_a, width), tiles_of(n_y, width)
     stride = (sizes.capacity + 1) * PANEL
     size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, order.size, active, sizes, width)
     at_Wax = first_aligned(work)
     at_Waa = at_Wax + size_Wax
     at_Wya = at_Waa + size_Waa
     at_ba = at_Wya + size_Wya
-    at_by = at_ba + tiles * width
-    at_states = at_by + classes * width
+    at_by = at_ba + unit_tiles * width
+    at_states = at_by + class_tiles * width
     room = staged_size(x, sizes)
     if sizes.blocks > 1:
         at_states += number * forward_scratch(n_x, n_a, n_y, stride, room)

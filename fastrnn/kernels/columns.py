@@ -1,0 +1,215 @@
+"""Column tiles of a product with weights, in whichever way these serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from ._jit import inner, shared
+from .emitter import Emitter
+from .memory import copy, move, on_stack, prefetch_for_later, view
+from .panels import WIDTH_BYTES, lanes_at, share_of, width_at
+from .products import multiply_columns, multiply_few, multiply_rows, tiles
+from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
+from .transposition import transpose
+from .weights import Weights, weights_type
+
+#: Bytes of a block of rows of a tile that stays in the first cache level, and its rows.
+BLOCK_BYTES = 16384
+BLOCK_ROWS = BLOCK_BYTES // WIDTH_BYTES // PANEL * PANEL
+BLOCK_ELEMENTS = BLOCK_BYTES // 4  #: in float32, twice as many as in float64
+
+#: Rows of a tile that a product multiplies by, for one that it asks for ahead of time.
+ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
+
+#: Length of columns that are summed along lanes at a time: as many of few rows on the left stay in
+#: the first cache level.
+DOT_DEPTH = 2048
+
+
+@inner
+def _multiply_along(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, across: int,
+    start: Any, start_stride: int, out: Any,
+) -> None:  # fmt: skip
+    """`multiply_column` by sums along lanes, for columns that are contiguous and `across` apart."""
+    lanes, used = lanes_at(out), min(columns, width_at(out))
+    some = min(DOT_COLUMNS, lanes)
+    for k in range(0, max(depth, 1), DOT_DEPTH):
+        for c in range(0, (used + lanes - 1) // lanes * lanes, some):
+            for first in range(0, rows, FEW_ROWS):
+                multiply_columns(
+                    min(FEW_ROWS, rows - first),
+                    columns - 1 - c,
+                    min(DOT_DEPTH, depth - k),
+                    move(left, k // PANEL * stride + first * PANEL),
+                    stride,
+                    move(right, c * across + k),
+                    across,
+                    move(start, first * start_stride + c),
+                    start_stride,
+                    move(out, first * PANEL + c),
+                )
+        start, start_stride = out, PANEL
+
+
+@inner
+def _copy_tile(weights: Any, step: int, across: int, depth: int, columns: int, out: Any) -> None:
+    """Rows of a tile, from contiguous rows of weights, or, if `step` is 1, from contiguous columns.
+
+    They are filled up to the tile's width with 0: what comes of it is added to -inf for padded
+    classes, and must not be NaN. Of contiguous rows, each in a page of its own where they are long,
+    the tile after the next is asked for.
+    """
+    width = width_at(out)
+    if step == 1:
+        transpose(out, width, weights, across, columns, depth)
+    for k in range(depth):
+        row, values = move(out, k * width), move(weights, k * step)
+        if step != 1 and not TILE.prefetches:
+            prefetch_for_later(move(values, 2 * width))
+        if columns < width:
+            if step != 1:
+                copy(row, values, columns)
+            for c in range(columns, width):
+                view(row, width)[c] = 0
+        elif step != 1:
+            copy(row, values, width)  # a constant: vector moves
+
+
+@inner
+def _multiply_lying(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, step: int,
+    across: int, start: Any, start_stride: int, out: Any,
+) -> None:  # fmt: skip
+    """`multiply_column` by the tile for weights whose rows or columns are contiguous.
+
+    A block is copied first, unless a single tile can take it as it lies: from whole rows.
+    """
+    copied, width = on_stack(out, BLOCK_ELEMENTS), width_at(out)
+    for k in range(0, max(depth, 1), BLOCK_ROWS):
+        some = min(BLOCK_ROWS, depth - k)
+        block, block_step = move(right, k * step), step
+        if columns < width or rows > ROWS or step == 1:
+            _copy_tile(block, step, across, some, columns, copied)
+            block, block_step = copied, width
+        for first in range(0, rows, ROWS):
+            multiply_rows(
+                min(ROWS, rows - first),
+                columns,
+                some,
+                move(left, k // PANEL * stride + first * PANEL),
+                stride,
+                block,
+                block_step,
+                left,  # what is asked for is there already
+                move(start, first * start_stride),
+                start_stride,
+                move(out, first * PANEL),
+            )
+        start, start_stride = out, PANEL
+
+
+@inner
+def _multiply_packed(
+    rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, after: Any,
+    start: Any, start_stride: int, out: Any,
+) -> None:  # fmt: skip
+    """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
+
+    They are asked for meanwhile, each call a share; a single one can ask for half of a block. What
+    lies behind all weights is not: one worker writes there, and would lose its cache lines to all
+    that ask.
+
+    The depth goes in blocks, so that a block of the weights stays in the first cache level for
+    all rows; a sum continues where the block before left it.
+    """
+    parts, width = (rows + ROWS - 1) // ROWS, width_at(out)
+    for k in range(0, max(depth, 1), BLOCK_ROWS):
+        some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
+        ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
+        following = min(BLOCK_ROWS, rest if rest > 0 else depth)
+        asked = some // PANEL * PANEL // ROWS_PER_ASKED
+        if asked > following:
+            ahead, following = move(right, k * width), some
+        for i in range(parts):
+            first, last = share_of(rows, i, parts)
+            multiply_rows(
+                last - first,
+                columns,
+                some,
+                move(left, k // PANEL * stride + first * PANEL),
+                stride,
+                move(right, k * width),
+                width,
+                move(ahead, (following - asked) * i // max(parts - 1, 1) * width),
+                move(start, first * start_stride),
+                start_stride,
+                move(out, first * PANEL),
+            )
+        start = out
+        start_stride = PANEL
+
+
+def _multiply_column_type(dtype: types.Type) -> types.Type:
+    index, pointer = types.int64, types.CPointer(dtype)
+    return types.void(
+        index, index, index, pointer, index, weights_type(dtype), index, index, pointer, index,
+        pointer,
+    )  # fmt: skip
+
+
+@shared(_multiply_column_type, tiles, transpose)
+def multiply_column(
+    rows: int, columns: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
+    column: int, start: Any, start_stride: int, out: Any,
+) -> None:  # fmt: skip
+    """One column tile of `out = start + left @ weights`, `left` in panels `stride` apart.
+
+    The product takes the weights from index `k` of their depth on, and `depth` of them. The first
+    `columns` of the tile are computed, and no more than fill up a register.
+    """
+    begin, width = move(weights.data, k * weights.step), width_at(out)
+    right = move(begin, column * weights.across)
+    used = min(columns, width)
+    if weights.along:
+        _multiply_along(
+            rows, columns, depth, left, stride, right, weights.across, start, start_stride, out
+        )  # fmt: skip
+    elif weights.copied:
+        after = move(right, width * weights.across) if columns > width else begin
+        _multiply_packed(rows, used, depth, left, stride, right, after, start, start_stride, out)
+    else:
+        _multiply_lying(
+            rows, used, depth, left, stride, right, weights.step, weights.across, start,
+            start_stride, out,
+        )  # fmt: skip
+
+
+@inner
+def tiles_at_once(weights: Weights, rows: int, column: int, columns: int, out: Any) -> int:
+    """Tiles of `out` from `column` on that are multiplied at once, up to `columns`.
+
+    Several for few rows, whose sums are so few that multipliers would wait for them.
+    """
+    if rows > FEW_ROWS or weights.along or not weights.copied or column % PANEL != 0:
+        return 1
+    room = (columns - column) // width_at(out)
+    if room >= 4 and 4 * rows <= ROWS:
+        return 4
+    return 2 if room >= 2 else 1
+
+
+@inner
+def add_to_tiles(
+    tiles: int, rows: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
+    column: int, out: Any,
+) -> None:  # fmt: skip
+    """Several column tiles of `out += left @ weights`, as `multiply_column` makes each."""
+    begin = move(weights.data, k * weights.step + column * weights.across)
+    for first in range(0, depth, BLOCK_ROWS):
+        multiply_few(
+            rows, tiles, min(BLOCK_ROWS, depth - first), move(left, first // PANEL * stride),
+            stride, move(begin, first * weights.step), width_at(out) * weights.across, out,
+        )  # fmt: skip
