@@ -136,7 +136,7 @@ def lengths(
     addresses are made of lengths.
     """
     if isinstance(seq_lengths, (list, tuple)):
-        given: Sequence[Any] = seq_lengths
+        given = list(seq_lengths)
         # Item by item, because np.array([True, 2]) hides the boolean.
         if given and set(map(type, given)) != _ONLY_INT:
             given = [whole(f"{name}[{i}]", item) for i, item in enumerate(given)]
@@ -151,7 +151,8 @@ def lengths(
         raise ValueError(f"{name} must have shape ({m},), one for each sample, got {array.shape}")
     if array.dtype.kind == "f":
         return lengths(array.tolist(), m, T, name)
-    numbers = array.astype(np.int64)
+    array = array.copy()
+    numbers = array.astype(np.int64, copy=False)
     total = add_lengths(_INTEGERS, numbers, T)
     if len(numbers) != m or total < 0:
         _refuse_lengths(name, array.tolist(), m, T)

@@ -51,6 +51,9 @@ _WEIGHTS_PER_ROW = 768
 _GROUP_ROWS, _UNITS_PER_GROUP_ROW = 32, 4
 #: Rows of a chunk, if there is one block.
 _CHUNK = 256
+#: Samples up to which there is one block if one thread does all anyway: with more, a chunk of all
+#: leaves the caches.
+_LIGHT_SAMPLES = 1 << 14
 #: Multiply-adds of a step below which one thread is faster than several.
 _SERIAL_STEP = 60_000
 #: Bytes of weights from which several are faster even for fewer multiply-adds than
@@ -58,8 +61,8 @@ _SERIAL_STEP = 60_000
 _SHARED_WEIGHTS = 1 << 21
 #: Cuts that a plan keeps for those who ask for the same again, such as a cell step by step.
 _CUTS_KEPT = 8
-#: Steps of all samples of a full batch up to which its plan is kept.
-_STEPS_KEPT = 1 << 16
+#: Samples times steps, and one more of each, of a full batch up to which its plan is kept.
+_SIZE_KEPT = 1 << 16
 
 
 @functools.lru_cache(maxsize=128)
@@ -81,10 +84,12 @@ def _sizes(
     else:
         few = total < groups * max(_GROUP_ROWS, n_a // _UNITS_PER_GROUP_ROW)
     light = total * (weights + n_a * n_y) < _threads.SERIAL_WORK
-    if light or few or blocks < (2 if n_a <= _TWO_BLOCKS_UNITS else _BLOCKS):
-        alone = m * n_a * n_a < _SERIAL_STEP or (light and weights * itemsize < _SHARED_WEIGHTS)
-        return 1, 1, max(m, min(_CHUNK, total), 1), False, alone
-    return blocks, groups, max(-(-m // blocks), cutting.rows), cutting.apart, False
+    few = few or (light and m <= _LIGHT_SAMPLES)
+    alone = light and weights * itemsize < _SHARED_WEIGHTS
+    if few or blocks < (2 if n_a <= _TWO_BLOCKS_UNITS else _BLOCKS):
+        small = m * n_a * n_a < _SERIAL_STEP
+        return 1, 1, max(m, min(_CHUNK, total), 1), False, alone or small
+    return blocks, groups, max(-(-m // blocks), cutting.rows), cutting.apart, alone
 
 
 class Cut(NamedTuple):
@@ -155,7 +160,7 @@ def ragged(lengths: NDArray[np.int64], total: int, T: int) -> Ragged:
 
 def full(m: int, T: int) -> Ragged:
     """The plan of ``m`` samples that all have ``T`` steps; small ones are kept."""
-    return (_kept if m * T <= _STEPS_KEPT else _full)(m, T)
+    return (_kept if (m + 1) * (T + 1) <= _SIZE_KEPT else _full)(m, T)
 
 
 def _full(m: int, T: int) -> Ragged:

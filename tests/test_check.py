@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from strategies import LENGTH_FORMS, MEMORY_ORDERS, Batch, batches, make_batch, make_lengths
 
 from fastrnn import _check, _conform, reference
+from fastrnn.kernels import stages
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 SIZES = {"n_x": 3, "n_a": 4, "n_y": 2, "m": 5, "T": 6}
@@ -209,21 +210,43 @@ def test_labels_are_copied_before_they_are_checked(monkeypatch):
     assert_array_equal(comp, [1, 0, 2])
 
 
-def test_lengths_are_copied_before_they_are_checked(monkeypatch):
-    lengths = np.array([3, 0, 4])
-    plain_maximum = np.maximum
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint64])
+def test_lengths_are_copied_before_they_are_checked(dtype, monkeypatch):
+    lengths, wrong = np.array([3, 0, 4], dtype), np.array([3, 0, 9], dtype)
 
-    class Maximum:
-        @staticmethod
-        def reduce(array):
-            largest = plain_maximum.reduce(array)
-            lengths[...] = 99
-            return largest
+    def add_lengths(*arguments):
+        total = stages.add_lengths(*arguments)
+        lengths[...], wrong[...] = 99, 0  # as another thread could, after the check
+        return total
 
-    with monkeypatch.context() as patch:
-        patch.setattr(_check.np, "maximum", Maximum)
-        comp, _ = _check.lengths(lengths, 3, 4)
+    monkeypatch.setattr(_check, "add_lengths", add_lengths)
+    comp, total = _check.lengths(lengths, 3, 4)
     assert_array_equal(comp, [3, 0, 4])
+    assert total == 7
+    wrong[...] = 3, 0, 9
+    with pytest.raises(ValueError, match="got 9 at index 2"):
+        _check.lengths(wrong, 3, 4)
+
+
+def test_a_list_of_lengths_is_copied_before_it_is_checked(monkeypatch):
+    given = [3, 0, 4]
+
+    def largest(numbers):
+        result = max(numbers)
+        given[:] = 99, 99, 99
+        return result
+
+    monkeypatch.setattr(_check, "max", largest, raising=False)
+    comp, total = _check.lengths(given, 3, 4)
+    assert given == [99, 99, 99]
+    assert_array_equal(comp, [3, 0, 4])
+    assert total == 7
+
+
+@pytest.mark.parametrize("given", [[1, -1, 2], [5, 0], [2, 9, 0, -7]])
+def test_lengths_out_of_range_are_no_sum(given):
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.4"):
+        _check.lengths(np.array(given), len(given), 4)
 
 
 @pytest.mark.parametrize("none", [[], (), np.array([]), np.array([], int), range(0)])

@@ -85,7 +85,8 @@ def test_plans_of_small_full_batches_are_kept():
     assert list(plan.lengths) == [5] * 7
     for other in (planned(np.full(7, 5), 6), planned(np.full(6, 5), 5), planned(np.full(5, 7), 7)):
         assert other is not plan
-    assert full(1 << 17, 1) is not full(1 << 17, 1)
+    for m, T in [(1 << 17, 1), (1 << 17, 0), (0, 1 << 17)]:  # those that take memory are not
+        assert full(m, T) is not full(m, T)
 
 
 def test_a_plan_keeps_few_cuts():
@@ -98,6 +99,29 @@ def test_a_plan_keeps_few_cuts():
             == planned(plan.lengths, 12).cut(3, n_a, 2, **KIND).sizes
         )
         assert len(plan._cuts) <= 8
+
+
+def test_what_a_cut_depends_on():
+    """What a plan has cut before changes nothing."""
+    changes = [
+        {}, {"itemsize": 8}, {"clear": 0}, {"past": 1}, {"n_a": 64}, {"n_y": 0},
+    ]  # fmt: skip
+    shape = {"n_x": 3, "n_a": 600, "n_y": 2, **KIND}
+    lengths = np.minimum(np.arange(64) + 1, 9)
+    plan = planned(lengths, 9)
+    cuts = [plan.cut(**{**shape, **change}) for change in changes]
+    for change, cut in zip(changes, cuts, strict=True):
+        alone = planned(lengths, 9).cut(**{**shape, **change})
+        assert (cut.sizes, cut.alone) == (alone.sizes, alone.alone), change
+    assert all(cut.sizes != cuts[0].sizes for cut in cuts[1:])
+
+
+def test_many_samples_of_little_work_are_cut_up():
+    plan = full(1 << 15, 1)
+    blocks, _, rows, *_ = plan.cut(1, 2, 2, **KIND).sizes
+    assert blocks > 1
+    assert rows < 1000
+    assert plan.cut(1, 2, 2, **KIND).alone
 
 
 def test_both_passes_share_an_order():

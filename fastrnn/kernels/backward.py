@@ -65,7 +65,7 @@ from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
 from .weights import copied_size, lay_out, ways_backward, weights_for
 
-#: Rows of states that the processor reads ahead by itself, each from its start to its end.
+#: Rows of states that are read from their start to their end, which the processor notices.
 AT_ONCE = 8
 
 
@@ -114,10 +114,10 @@ def prepare_backward(job: Backward, block: Block, stage: Stage, part: int, parts
         lo, hi = block.lo + first, block.lo + min(last, rows_at(block, job.active, 0))
         t = step_of(block, 0)
         for row in range(lo, hi, AT_ONCE):
+            rows = min(AT_ONCE, hi - row)
             for column in range(0, n_a, width):
                 tile = tile_at(dz, stride, first + row - lo, column)
-                some = min(AT_ONCE, hi - row)
-                differentiate(tile, some, job.a, t, job.order, row, column, job.reach_a)
+                differentiate(tile, rows, job.a, t, job.order, row, column, NEAR)
 
 
 step_through = stepping(prefetch_to_read, differentiate)

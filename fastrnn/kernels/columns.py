@@ -188,14 +188,14 @@ def multiply_column(
 
 
 @inner
-def tiles_at_once(weights: Weights, rows: int, column: int, columns: int, out: Any) -> int:
-    """Tiles of `out` from `column` on that are multiplied at once, up to `columns`.
+def tiles_at_once(weights: Weights, rows: int, column: int, end: int, out: Any) -> int:
+    """Tiles of `out` from `column` on, up to the column `end`, that are multiplied at once.
 
     Several for few rows, whose sums are so few that multipliers would wait for them.
     """
     if rows > FEW_ROWS or weights.along or not weights.copied or column % PANEL != 0:
         return 1
-    room = (columns - column) // width_at(out)
+    room = (end - column) // width_at(out)
     if room >= 4 and 4 * rows <= ROWS:
         return 4
     return 2 if room >= 2 else 1
@@ -203,13 +203,13 @@ def tiles_at_once(weights: Weights, rows: int, column: int, columns: int, out: A
 
 @inner
 def add_to_tiles(
-    tiles: int, rows: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
+    number: int, rows: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
     column: int, out: Any,
 ) -> None:  # fmt: skip
     """Several column tiles of `out += left @ weights`, as `multiply_column` makes each."""
     begin = move(weights.data, k * weights.step + column * weights.across)
     for first in range(0, depth, BLOCK_ROWS):
         multiply_few(
-            rows, tiles, min(BLOCK_ROWS, depth - first), move(left, first // PANEL * stride),
+            rows, number, min(BLOCK_ROWS, depth - first), move(left, first // PANEL * stride),
             stride, move(begin, first * weights.step), width_at(out) * weights.across, out,
         )  # fmt: skip

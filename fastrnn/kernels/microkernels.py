@@ -53,9 +53,9 @@ def multiply_few(emitter: Emitter, arguments: Any) -> None:
     strides = (PANEL, 1, emitter.width)
 
     def emit_shape(shape: tuple[int, int]) -> None:
-        number, tiles = shape
-        emitter.apart = [emitter.times(tile, tile_stride) for tile in range(tiles)]
-        sums = emitter.zeros(number) * tiles
+        number, many = shape
+        emitter.apart = [emitter.times(tile, tile_stride) for tile in range(many)]
+        sums = emitter.zeros(number) * many
 
         def panel(turn: Any, values: list[Any]) -> list[Any]:
             *sums, left, right = values
@@ -65,7 +65,7 @@ def multiply_few(emitter: Emitter, arguments: Any) -> None:
 
         *sums, left_rest, right_rest = emitter.loop(panels, [*sums, left, right], panel)
         sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
-        for tile in range(tiles):
+        for tile in range(many):
             column, registers = tile * emitter.width, emitter.vectors
             target = emitter.at(
                 emitter.at(out, emitter.times(column // PANEL, panel_stride)), column % PANEL
@@ -73,7 +73,7 @@ def multiply_few(emitter: Emitter, arguments: Any) -> None:
             own = [
                 total
                 for row in range(number)
-                for total in sums[(row * tiles + tile) * registers :][:registers]
+                for total in sums[(row * many + tile) * registers :][:registers]
             ]
             before = emitter.load_tile(number, target, emitter.constant(PANEL))
             emitter.store_tile(emitter.add(before, own), target, emitter.constant(PANEL))

@@ -16,7 +16,7 @@ weights
     where their rows are contiguous, and where their columns are, by a tile of its own, whose sums
     run along the lanes of registers until the end.
 
-The sums of one or two rows of a tile are so few that multipliers would wait for them: there several
+The sums of a few rows of a tile are so few that multipliers would wait for them: there several
 tiles side by side are multiplied at once.
 
 Every accumulator of the tile starts from zero and is one chain of fused multiply-adds in the order
@@ -160,8 +160,10 @@ def multiply_few(
     tile_stride: Any,
     out: Any,
 ) -> Any:
-    """`out += left @ right` for 2 or 4 whole tiles side by side, of as many rows as one can have.
+    """`out += left @ right` for 2 or 4 whole tiles side by side.
 
+    There are `FEW_ROWS` rows at most, and tiles times rows are no more than `ROWS`: of other shapes
+    nothing is computed.
     `left` is that of `multiply_rows`; `out` is in such panels too, and the first tile begins one.
     `right` points at packed weights of that tile, and those of the others follow `tile_stride`
     apart.

@@ -18,8 +18,8 @@ from .transposition import transpose
 PACKED, ROWS_LIE, EITHER_LIES, ALONG = range(4)
 
 #: Steps of few samples (forward; backward `TILE.few_steps`), and rows of a chunk, up to which
-#: weights are not packed: it costs as much as these, or twice as many steps where columns are as
-#: long as the last number.
+#: weights are not packed: it costs as much as these. Forward, where columns of `Waa` are as long as
+#: the last number, it costs as much as twice as many steps.
 FEW_STEPS, FEW_IN_CHUNK, LONG_COLUMN = 8, 4 * FEW_ROWS, 256
 
 
