@@ -18,6 +18,7 @@ twice that backward, and ``2 n_a n_y`` for the output layer, for each step of ea
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -301,6 +302,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     unknown = set(options.implementations) - set(NAMES)
     if unknown or any(len(shape) != 5 for shape in options.shapes):
         parser.error(f"unknown {', '.join(unknown)}" if unknown else "a shape is five numbers")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib, which is not installed")
     return options
 
 
