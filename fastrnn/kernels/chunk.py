@@ -261,10 +261,10 @@ def stepping(prefetch: Any, finish: Any) -> Any:
                         left_rows, n_a - column, depth, tile_at(left, stride, 0, k), stride,
                         job.Waa, k, column, tile, PANEL, tile,
                     )  # fmt: skip
-                while column < beyond:
-                    if k + depth == n_a:
-                        tile = tile_at(z, stride, 0, column)
-                        finish(tile, rows, job.a, t, job.order, lo, column, job.reach_a)
-                    column += width
+                if k + depth == n_a:
+                    for c in range(column, beyond, width):
+                        tile = tile_at(z, stride, 0, c)
+                        finish(tile, rows, job.a, t, job.order, lo, c, job.reach_a)
+                column = beyond
 
     return step

@@ -15,29 +15,37 @@ from .parts import MaskedRow
 from .tile import FEW_ROWS, PANEL, TILE, dot_columns
 
 
+def _products_in_panels(
+    emitter: Emitter, sums: list[Any], rows: int, depth: Any, pointers: list[Any],
+    panel_stride: Any, right_stride: Any,
+) -> list[Any]:  # fmt: skip
+    """Sums after `depth` steps of rows in panels; `pointers` as `Emitter.products` takes them."""
+    builder, carried, size = emitter.builder, len(pointers), emitter.constant(PANEL)
+    strides = (PANEL, 1, right_stride)
+
+    def panel(turn: Any, values: list[Any]) -> list[Any]:
+        sums, pointers = values[:-carried], values[-carried:]
+        values = emitter.products(sums, rows, PANEL, pointers, strides)
+        values[-carried] = emitter.at(pointers[0], panel_stride)
+        return values
+
+    values = emitter.loop(builder.udiv(depth, size), [*sums, *pointers], panel)
+    sums, (left, right, *_) = values[:-carried], values[-carried:]
+    return emitter.products(sums, rows, builder.urem(depth, size), [left, right], strides)[:-2]
+
+
 def multiply_rows(emitter: Emitter, arguments: Any) -> None:
     """One tile of a product with packed weights, or with contiguous rows."""
     (
         rows, columns, depth, left, panel_stride, right, right_stride, ahead, start, start_stride,
         out,
     ) = arguments  # fmt: skip
-    builder = emitter.builder
-    panels = builder.udiv(depth, emitter.constant(PANEL))
-    rest = builder.urem(depth, emitter.constant(PANEL))
-    strides = (PANEL, 1, right_stride)
 
     def emit_rows(number: int) -> None:
-        sums = emitter.zeros(number)
-
-        def panel(turn: Any, values: list[Any]) -> list[Any]:
-            *sums, left, right, ahead = values
-            values = emitter.products(sums, number, PANEL, [left, right, ahead], strides)
-            values[-3] = emitter.at(left, panel_stride)
-            return values
-
-        values = emitter.loop(panels, [*sums, left, right, ahead], panel)
-        *sums, left_rest, right_rest, _ = values
-        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+        sums = _products_in_panels(
+            emitter, emitter.zeros(number), number, depth, [left, right, ahead], panel_stride,
+            right_stride,
+        )  # fmt: skip
         before = emitter.load_tile(number, start, start_stride)
         emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
 
@@ -47,24 +55,14 @@ def multiply_rows(emitter: Emitter, arguments: Any) -> None:
 def multiply_few(emitter: Emitter, arguments: Any) -> None:
     """Several tiles of a product with packed weights, for few rows."""
     rows, tiles, depth, left, panel_stride, right, tile_stride, out = arguments
-    builder = emitter.builder
-    panels = builder.udiv(depth, emitter.constant(PANEL))
-    rest = builder.urem(depth, emitter.constant(PANEL))
-    strides = (PANEL, 1, emitter.width)
 
     def emit_shape(shape: tuple[int, int]) -> None:
         number, many = shape
         emitter.apart = [emitter.times(tile, tile_stride) for tile in range(many)]
-        sums = emitter.zeros(number) * many
-
-        def panel(turn: Any, values: list[Any]) -> list[Any]:
-            *sums, left, right = values
-            values = emitter.products(sums, number, PANEL, [left, right], strides)
-            values[-2] = emitter.at(left, panel_stride)
-            return values
-
-        *sums, left_rest, right_rest = emitter.loop(panels, [*sums, left, right], panel)
-        sums = emitter.products(sums, number, rest, [left_rest, right_rest], strides)[:-2]
+        sums = _products_in_panels(
+            emitter, emitter.zeros(number) * many, number, depth, [left, right], panel_stride,
+            emitter.width,
+        )  # fmt: skip
         for tile in range(many):
             column, registers = tile * emitter.width, emitter.vectors
             target = emitter.at(
@@ -84,7 +82,8 @@ def multiply_few(emitter: Emitter, arguments: Any) -> None:
         for many in (2, 4)
         if number * many <= TILE.rows
     }
-    emitter.switch(builder.add(emitter.times(FEW_ROWS + 1, tiles), rows), cases, emit_shape)
+    value = emitter.builder.add(emitter.times(FEW_ROWS + 1, tiles), rows)
+    emitter.switch(value, cases, emit_shape)
 
 
 def add_transposed(emitter: Emitter, arguments: Any) -> None:
