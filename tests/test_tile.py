@@ -153,20 +153,25 @@ def test_row_of_the_table():
 @pytest.mark.parametrize("tile", TILES.values(), ids=lambda tile: tile.name)
 def test_accumulators_fit_the_registers(tile):
     registers = 32 if tile.name == "avx512" else 16
-    assert tile.rows * tile.vectors + tile.vectors + 1 <= registers
+    for vectors, rows in enumerate(tile.rows, start=1):
+        assert rows * vectors + min(rows, vectors) + 1 <= registers
     for itemsize in (4, 8):
-        assert tile.panel % (tile.vectors * tile.vector_bytes // itemsize) == 0
+        assert tile.panel % (len(tile.rows) * tile.vector_bytes // itemsize) == 0
 
 
-def columns_of(dtype):
-    """Columns in use of a tile, and how many are computed: they fill up registers."""
+def columns_of(rows, dtype):
+    """Columns in use of a tile of so many rows, and how many are computed: they fill registers."""
     lanes = lanes_of(np.dtype(dtype).itemsize)
-    width = TILE.vectors * lanes
-    return [(columns, -(-columns // lanes) * lanes) for columns in (1, lanes, lanes + 1, width)]
+    return [
+        (columns, vectors * lanes)
+        for vectors, most in enumerate(TILE.rows, start=1)
+        for columns in ((vectors - 1) * lanes + 1, vectors * lanes)
+        if rows <= most
+    ]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", range(1, ROWS + 1))
+@pytest.mark.parametrize("rows", range(1, max(TILE.rows) + 1))
 @pytest.mark.parametrize("depth", [0, 1, 3, PANEL, PANEL + 5, 3 * PANEL])
 def test_multiply_rows(rows, depth, dtype):
     rng = np.random.default_rng(rows * 100 + depth)
@@ -178,7 +183,7 @@ def test_multiply_rows(rows, depth, dtype):
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
     apart = np.full((depth, width + 5), np.nan, dtype)
     apart[:, :width] = right
-    for (columns, computed), weights in itertools.product(columns_of(dtype), (right, apart)):
+    for (columns, computed), weights in itertools.product(columns_of(rows, dtype), (right, apart)):
         out = guarded(np.zeros((rows - 1) * PANEL + width, dtype))
         operands = to_panels(left), rows * PANEL, weights.ravel(), weights.shape[1]
         _multiply(rows, columns, depth, *operands, bias, 0, out)
@@ -261,7 +266,7 @@ def test_transpose_block(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", range(1, ROWS + 1))
+@pytest.mark.parametrize("rows", range(1, max(TILE.rows) + 1))
 @pytest.mark.parametrize("depth", [0, 1, 3, 4, 37])
 def test_add_transposed_product(rows, depth, dtype):
     rng = np.random.default_rng(rows * 100 + depth)
@@ -271,7 +276,7 @@ def test_add_transposed_product(rows, depth, dtype):
     before = rng.standard_normal((rows, width + 3)).astype(dtype)
     sums = left[:, :rows].astype(np.longdouble).T @ right[:, :width]
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
-    for columns, computed in columns_of(dtype):
+    for columns, computed in columns_of(rows, dtype):
         for start_stride in (0, width + 3):
             out = guarded(before)
             start = out if start_stride else guarded(before[0])

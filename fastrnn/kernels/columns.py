@@ -8,8 +8,8 @@ from numba import types
 
 from ._jit import inner, shared
 from .emitter import Emitter
-from .memory import copy, move, on_stack, prefetch_for_later, view
-from .panels import WIDTH_BYTES, lanes_at, share_of, width_at
+from .memory import CACHE_LINE, copy, move, on_stack, prefetch_for_later, view
+from .panels import WIDTH_BYTES, lanes_at, rows_at_once, share_of, width_at
 from .products import multiply_columns, multiply_few, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose
@@ -68,7 +68,8 @@ def _copy_tile(weights: Any, step: int, across: int, depth: int, columns: int, o
     for k in range(depth):
         row, values = move(out, k * width), move(weights, k * step)
         if step != 1 and not TILE.prefetches:
-            prefetch_for_later(move(values, 2 * width))
+            for line in range(0, width, width * CACHE_LINE // WIDTH_BYTES):
+                prefetch_for_later(move(values, 2 * width + line))
         if columns < width:
             if step != 1:
                 copy(row, values, columns)
@@ -88,15 +89,16 @@ def _multiply_lying(
     A block is copied first, unless a single tile can take it as it lies: from whole rows.
     """
     copied, width = on_stack(out, BLOCK_ELEMENTS), width_at(out)
+    at_once = rows_at_once(columns, out)
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some = min(BLOCK_ROWS, depth - k)
         block, block_step = move(right, k * step), step
-        if columns < width or rows > ROWS or step == 1:
+        if columns < width or rows > at_once or step == 1:
             _copy_tile(block, step, across, some, columns, copied)
             block, block_step = copied, width
-        for first in range(0, rows, ROWS):
+        for first in range(0, rows, at_once):
             multiply_rows(
-                min(ROWS, rows - first),
+                min(at_once, rows - first),
                 columns,
                 some,
                 move(left, k // PANEL * stride + first * PANEL),
@@ -125,7 +127,8 @@ def _multiply_packed(
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
     all rows; a sum continues where the block before left it.
     """
-    parts, width = (rows + ROWS - 1) // ROWS, width_at(out)
+    at_once, width = rows_at_once(columns, out), width_at(out)
+    parts = (rows + at_once - 1) // at_once
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
         ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
@@ -198,7 +201,7 @@ def tiles_at_once(weights: Weights, rows: int, column: int, end: int, out: Any) 
     room = (end - column) // width_at(out)
     if room >= 4 and 4 * rows <= ROWS:
         return 4
-    return 2 if room >= 2 else 1
+    return 2 if room >= 2 and 2 * rows <= ROWS else 1
 
 
 @inner

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 
 from .memory import CACHE_LINE, store_past_caches
-from .tile import TILE, lanes_of, tile_width
+from .tile import TILE, VECTORS, lanes_of, tile_width
 
 
 def folded(
@@ -46,7 +46,7 @@ class Emitter:
     UNROLL = 2
     #: Bytes of weights that each unrolled turn asks for: no more than it multiplies by, and at most
     #: a cache line, and the next if that comes with it.
-    AHEAD = min((1 + TILE.prefetches) * CACHE_LINE, UNROLL * TILE.vectors * TILE.vector_bytes)
+    AHEAD = min((1 + TILE.prefetches) * CACHE_LINE, UNROLL * VECTORS * TILE.vector_bytes)
 
     def __init__(self, context: Any, builder: ir.IRBuilder, dtype: types.Float) -> None:
         self.builder = builder
@@ -56,7 +56,7 @@ class Emitter:
         self.vector = ir.VectorType(self.element, self.lanes)
         self.index = ir.IntType(64)
         self.width = tile_width(self.itemsize)
-        self.vectors = TILE.vectors  #: registers in use of each row
+        self.vectors = VECTORS  #: registers in use of each row
         self.apart: list[Any] = [0]  #: where the weights are of each tile at once
         self.fma = cgutils.insert_pure_function(
             builder.module,
@@ -136,25 +136,39 @@ class Emitter:
     def step(self, sums: list[Any], left: Any, twin: Any, places: list[int], right: Any) -> Any:
         """One index of the depth: every accumulator gets one multiply-add.
 
-        `places` are those of the rows, from `left` on. AVX-512 multiplies by a number in memory
-        without an instruction to load it, which pays in every other row: there each register reads
-        the number anew, by `twin`, the same address for all that LLVM knows. That is six loads more
-        and six instructions less of 38, for which the core has room while it runs one thread; with
-        another beside it, a tenth faster.
+        `places` are those of the rows, from `left` on. Registers hold the vectors of `right`, and
+        the number of one row at a time in all lanes; or the numbers of all rows, if they are fewer.
+
+        AVX-512 multiplies by a number in memory without an instruction to load it, which pays in
+        every other row: there each register reads the number anew, by `twin`, the same address for
+        all that LLVM knows. That is six loads more and six instructions less of 38, for which the
+        core has room while it runs one thread; with another beside it, a tenth faster.
         """
-        vectors = [
-            self.load(self.at(self.at(right, tile), v * self.lanes))
+        places_right = [
+            self.at(self.at(right, tile), v * self.lanes)
             for tile in self.apart
             for v in range(self.vectors)
         ]
-        result = []
-        for row, place in enumerate(places):
-            value = self.broadcast(self.at(left, place))
-            for v, vector in enumerate(vectors):
-                if v and TILE.embedded and row % 2:
-                    value = self.broadcast(self.at(twin, place))
-                total = sums[row * len(vectors) + v]
-                result.append(self.builder.call(self.fma, [value, vector, total]))
+        count, result = len(places_right), list(sums)
+
+        def add(row: int, v: int, value: Any, vector: Any) -> None:
+            total = result[row * count + v]
+            result[row * count + v] = self.builder.call(self.fma, [value, vector, total])
+
+        if len(places) < count and not TILE.embedded:
+            values = [self.broadcast(self.at(left, place)) for place in places]
+            for v, place in enumerate(places_right):
+                vector = self.load(place)
+                for row, value in enumerate(values):
+                    add(row, v, value, vector)
+        else:
+            vectors = [self.load(place) for place in places_right]
+            for row, place in enumerate(places):
+                value = self.broadcast(self.at(left, place))
+                for v, vector in enumerate(vectors):
+                    if v and TILE.embedded and row % 2:
+                        value = self.broadcast(self.at(twin, place))
+                    add(row, v, value, vector)
         return result
 
     def zeros(self, rows: int) -> list[Any]:
@@ -244,12 +258,12 @@ class Emitter:
         builder = self.builder
         lanes = self.constant(self.lanes)
         vectors = builder.udiv(builder.add(columns, self.constant(self.lanes - 1)), lanes)
-        # One more than there are rows: no rows are no case.
-        value = builder.add(builder.mul(vectors, self.constant(TILE.rows + 1)), rows)
+        span = max(TILE.rows) + 1  # one more than there are rows: no rows are no case
+        value = builder.add(builder.mul(vectors, self.constant(span)), rows)
         cases = {
-            used * (TILE.rows + 1) + number: (number, used)
-            for used in range(1, TILE.vectors + 1)
-            for number in range(1, TILE.rows + 1)
+            used * span + number: (number, used)
+            for used, most in enumerate(TILE.rows, start=1)
+            for number in range(1, most + 1)
         }
 
         def emit_case(case: tuple[int, int]) -> None:

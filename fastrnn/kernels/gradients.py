@@ -12,6 +12,7 @@ from .panels import (
     NEAR_COLUMNS,
     WIDTH_BYTES,
     panels_of,
+    rows_at_once,
     share_of,
     sums_of,
     tile_at,
@@ -19,7 +20,7 @@ from .panels import (
     width_at,
 )
 from .products import add_transposed_product, tiles
-from .tile import PANEL, ROWS
+from .tile import PANEL
 
 #: Bytes of a gradient from which it is written past the caches, if it is summed at once.
 PAST_BYTES = 1 << 22
@@ -95,7 +96,8 @@ def _add_outer(
     `out` has one row for each feature, `out_stride` elements apart. If it is `fresh`, it holds
     anything, and counts as the `zeros` of one row. `past`: it is written past the caches.
     """
-    parts, sums = (features + ROWS - 1) // ROWS, sums_of(rows)
+    at_once, sums = rows_at_once(columns, right), sums_of(rows)
+    parts = (features + at_once - 1) // at_once
     for i in range(parts):
         first, last = share_of(features, i, parts)
         target = move(out, first * out_stride)

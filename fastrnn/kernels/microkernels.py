@@ -12,7 +12,7 @@ from llvmlite import ir
 from .emitter import Emitter, folded
 from .memory import CACHE_LINE
 from .parts import MaskedRow
-from .tile import FEW_ROWS, PANEL, TILE, dot_columns
+from .tile import FEW_ROWS, PANEL, ROWS, TILE, dot_columns
 
 
 def _products_in_panels(
@@ -80,7 +80,7 @@ def multiply_few(emitter: Emitter, arguments: Any) -> None:
         many * (FEW_ROWS + 1) + number: (number, many)
         for number in range(1, FEW_ROWS + 1)
         for many in (2, 4)
-        if number * many <= TILE.rows
+        if number * many <= ROWS
     }
     value = emitter.builder.add(emitter.times(FEW_ROWS + 1, tiles), rows)
     emitter.switch(value, cases, emit_shape)

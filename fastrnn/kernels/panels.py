@@ -22,10 +22,12 @@ from .memory import (
     view,
 )
 from .parts import fill_row, store_row
-from .tile import PANEL, TILE, lanes_of
+from .tile import PANEL, TILE, VECTORS, lanes_of
 
 #: Bytes in one row of a tile.
-WIDTH_BYTES = TILE.vectors * TILE.vector_bytes
+WIDTH_BYTES = VECTORS * TILE.vector_bytes
+#: Rows of a tile by registers in use of each, less 1.
+TILE_ROWS = TILE.rows
 #: Rows, give or take a half, whose products are summed on their own before they join a weight
 #: gradient: one chain over all rows would lose more digits than NumPy's sum over the steps does.
 SUMMED_ROWS = 64
@@ -57,7 +59,13 @@ def lanes_at(typingctx: Any, pointer: Any) -> Any:
 @inner
 def width_at(pointer: Any) -> int:
     """Columns of a tile in the dtype at `pointer`."""
-    return TILE.vectors * lanes_at(pointer)
+    return VECTORS * lanes_at(pointer)
+
+
+@inner
+def rows_at_once(columns: int, pointer: Any) -> int:
+    """Rows of a tile of which so many columns are computed, 1 at least, in the dtype there."""
+    return TILE_ROWS[(min(columns, width_at(pointer)) - 1) // lanes_at(pointer)]
 
 
 @inner

@@ -15,7 +15,7 @@ from .activation import Number, exp_of, on_registers
 from .emitter import Emitter, folded
 from .memory import copy, move, pointer_into, pointer_to
 from .panels import lanes_at, tiles_of, width_of
-from .tile import PANEL, TILE
+from .tile import PANEL, VECTORS
 
 #: Rows of a panel whose softmax is taken side by side: each waits long for its largest, and again
 #: for its sum, and lanes of several rows are added up in the instructions that one row takes.
@@ -206,7 +206,7 @@ larger_of = _on_two(lambda x, y: Number(x.builder, _larger(x.builder, x.value, y
 def softmax(x, out):  # type: ignore[no-untyped-def]
     """Softmax of each column of `x` (n, m, 1), one column in each lane."""
     n, m, _ = x.shape
-    width = width_of(x) // TILE.vectors
+    width = width_of(x) // VECTORS
     work = np.empty((n + 2) * width, x.dtype)
     rows, largest = pointer_to(work, 0), pointer_to(work, n * width)
     total = move(largest, width)

@@ -12,8 +12,9 @@ class Tile(NamedTuple):
 
     name: str
     vector_bytes: int  #: bytes in one vector register
-    rows: int  #: largest number of rows of a tile
-    vectors: int  #: vectors in one row of a tile
+    #: Largest number of rows of a tile of 1, 2 and more vectors in one row; the last is that of a
+    #: whole tile.
+    rows: tuple[int, ...]
     panel: int  #: columns of a panel, the same for both dtypes
     embedded: bool  #: a multiply-add takes a number in memory for all lanes
     #: The processor brings the neighbour of a cache line, and the next columns of a matrix, of its
@@ -28,20 +29,20 @@ class Tile(NamedTuple):
     few_steps: int
 
 
-#: Tried in order; the first whose features the target has is used. Rows times vectors
-#: accumulators, the vectors of one row of the right operand and one broadcast fit the registers
-#: (32, 16 and 16 of them).
+#: Tried in order; the first whose features the target has is used. The accumulators, rows times
+#: vectors, fit the registers (32, 16 and 16 of them) with the vectors of one row of the right
+#: operand and one broadcast, or with one vector and the broadcasts of all rows, if those are fewer.
 TILES = {
     ("avx512f",): Tile(
-        "avx512", vector_bytes=64, rows=12, vectors=2, panel=32, embedded=True, prefetches=True,
+        "avx512", vector_bytes=64, rows=(12, 12), panel=32, embedded=True, prefetches=True,
         along=48, few_steps=8,
     ),
     ("avx2", "fma"): Tile(
-        "avx2", vector_bytes=32, rows=6, vectors=2, panel=16, embedded=False, prefetches=False,
+        "avx2", vector_bytes=32, rows=(6, 6, 4, 3), panel=32, embedded=False, prefetches=False,
         along=16, few_steps=2,
     ),
     (): Tile(
-        "generic", vector_bytes=16, rows=6, vectors=2, panel=16, embedded=False, prefetches=False,
+        "generic", vector_bytes=16, rows=(6, 6), panel=16, embedded=False, prefetches=False,
         along=16, few_steps=2,
     ),
 }  # fmt: skip
@@ -57,12 +58,12 @@ def _choose_tile() -> Tile:
 
 TILE = _choose_tile()
 PANEL = TILE.panel
-ROWS = TILE.rows
+ROWS, VECTORS = TILE.rows[-1], len(TILE.rows)  #: of a whole tile
 
 
 def tile_width(itemsize: int) -> int:
     """Columns of a tile: `vectors` registers of elements of `itemsize` bytes."""
-    return TILE.vectors * lanes_of(itemsize)
+    return VECTORS * lanes_of(itemsize)
 
 
 def lanes_of(itemsize: int) -> int:
@@ -73,7 +74,7 @@ def lanes_of(itemsize: int) -> int:
 #: Columns of weights that are contiguous along the depth, multiplied as they lie, at a time; and
 #: the rows on their left, as many as fill the accumulators of a tile.
 DOT_COLUMNS = 4
-FEW_ROWS = TILE.rows * TILE.vectors // DOT_COLUMNS
+FEW_ROWS = ROWS * VECTORS // DOT_COLUMNS
 
 
 def dot_columns(itemsize: int) -> int:

@@ -76,8 +76,8 @@ def transpose(
     """
     lanes = lanes_at(target)
     whole_rows, whole_columns = rows // lanes * lanes, columns // lanes * lanes
-    for k in range(0, whole_columns, lanes):
-        for c in range(0, whole_rows, lanes):
+    for c in range(0, whole_rows, lanes):  # so few rows at a time, or they push each other out
+        for k in range(0, whole_columns, lanes):
             transpose_block(
                 move(target, k * target_stride + c), target_stride,
                 move(source, c * source_stride + k), source_stride,
