@@ -28,9 +28,14 @@ class MaskedRow:
         self.vector = ir.VectorType(element, width)
         self.itemsize = 4 if isinstance(element, ir.FloatType) else 8
         self.kind = f"v{width}f{8 * self.itemsize}.p0"
-        places = ir.Constant(ir.VectorType(_INDEX, width), list(range(width)))
+        # Compared as integers as wide as the elements, whose results are masks as they are.
+        number = ir.IntType(8 * self.itemsize)
+        places = ir.Constant(ir.VectorType(number, width), list(range(width)))
         undefined = ir.Constant(places.type, ir.Undefined)
-        first = builder.insert_element(undefined, count, _INDEX(0))
+        every = builder.icmp_signed(">=", count, _INDEX(width))
+        few = builder.select(every, _INDEX(width), count)
+        few = few if number == _INDEX else builder.trunc(few, number)
+        first = builder.insert_element(undefined, few, _INDEX(0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
         self.mask = builder.icmp_signed("<", places, builder.shuffle_vector(first, first, zeros))
 
