@@ -31,6 +31,8 @@ LENGTH = {"P": 4.6, "S": 2.3, "F": 3.6}
 LENGTHS = (2, 3, 1, 3, 2, 1, 3, 2)
 ACTIVE = [sum(t < length for length in LENGTHS) for t in range(3)]
 ROW = 1.05
+#: The tile of the drawing: rows of so many registers.
+ROWS, VECTORS = 3, 4
 
 
 def box(
@@ -102,8 +104,8 @@ def draw_chunk(axes: Axes) -> None:
     say(axes, (end + left) / 2, middle + 3.1, "first STEP\nmultiplies:\nx Wax' + ba", 7.5)
     end = panels(axes, left, top, 3)
     say(axes, (left + end) / 2, below, "z in panels, overwritten by a", color=PALE)
-    frame(axes, left, top - ROW * ACTIVE[1], end - left, ROW * ACTIVE[1], WEIGHTS_NOW)
-    frame(axes, left + 5.6, top - ROW * sum(ACTIVE[:2]), 5, ROW * ACTIVE[1], TILE_EDGE)
+    frame(axes, left, top - ROW * ROWS, end - left, ROW * ROWS, WEIGHTS_NOW)
+    frame(axes, left + 5.6, top - ROW * (ACTIVE[0] + ROWS), 5, ROW * ROWS, TILE_EDGE)
     arrow(axes, (end + 0.8, middle), (71, middle))
     say(axes, (end + 71.8) / 2, middle + 3.1, "STEP writes\neach tile\nto a as well", 7.5)
     steps_of(axes, 71.8, 67.3, "a")
@@ -116,28 +118,28 @@ def draw_tile(axes: Axes) -> None:
         axes,
         49,
         "A tile at step t",
-        "here t is 1; AVX2, float32: 6 rows of 2 registers of 8 numbers",
+        f"here t is 1; AVX2, float32: {ROWS} rows of {VECTORS} registers of 8 numbers",
     )
-    y, row, k = 28.0, 1.5, 8
+    y, row, k = 28.0, 3.0, 8
     for p in range(3):
         for c in range(6):
             now = 6 * p + c == k
-            for i in range(6):
+            for i in range(ROWS):
                 fill = "#0f4c81" if now else STEPS[0]
                 box(axes, 3 + 6.6 * p + c, y + row * i, 1, row, fill, linewidth=0.4)
-    frame(axes, 2.8, y - 0.2, 19.6, row * 6 + 0.4, WEIGHTS_NOW)
-    say(axes, 12.6, y - 1.9, "a[t-1] of the active samples", color=PALE)
-    loop = "For each k: 6 values broadcast,\n2 registers loaded, 12 multiply-adds."
+    frame(axes, 2.8, y - 0.2, 19.6, row * ROWS + 0.4, WEIGHTS_NOW)
+    say(axes, 12.6, y - 1.9, "a[t-1] of three active samples", color=PALE)
+    loop = f"For each k: {ROWS} values broadcast,\n{VECTORS} registers loaded, 12 multiply-adds."
     sums = "Every sum starts from 0 and is one\nchain in the order of k."
     say(axes, 12.6, 42, f"{loop}\n{sums}")
-    for i in range(6):
-        for v in range(2):
-            box(axes, 29 + 8.4 * v, y + row * i, 8, row, TILE, edgecolor=TILE_EDGE)
+    for i in range(ROWS):
+        for v in range(VECTORS):
+            box(axes, 29 + 4.2 * v, y + row * i, 4, row, TILE, edgecolor=TILE_EDGE)
     say(axes, 37.2, y - 1.9, "12 registers of sums", color=PALE)
     for i in range(8):
         fill = WEIGHTS_NOW if i == 4 else WEIGHTS
-        for v in range(2):
-            box(axes, 29 + 8.4 * v, 38.8 + i, 8, 1, fill)
+        for v in range(VECTORS):
+            box(axes, 29 + 4.2 * v, 38.8 + i, 4, 1, fill)
     packed = "Waa' packed: one column tile,\na row for each k, in the order\nin which they are read"
     say(axes, 46.6, 42.8, packed, ha="left", color=PALE)
     say(axes, 27.8, 43.3, "k", 9, style="italic")
