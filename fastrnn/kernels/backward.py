@@ -50,6 +50,7 @@ from .memory import (
     reach_to_write,
 )
 from .panels import (
+    ROWS_SUMMED,
     panels_of,
     share_of,
     sums_of,
@@ -212,7 +213,7 @@ def is_fresh(job: Backward, stage: Stage) -> bool:
 @inner
 def add_bias_gradient(rows: int, dz: Any, stride: int, first: int, last: int, out: Any) -> None:
     """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles."""
-    sums = sums_of(rows)
+    sums = sums_of(rows, ROWS_SUMMED)
     for column in range(first, last, width_at(dz)):
         for part in range(sums):
             begin, end = share_of(rows, part, sums)

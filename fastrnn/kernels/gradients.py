@@ -10,6 +10,7 @@ from ._jit import inner, shared
 from .memory import CACHE_LINE, copy, move, pointer_to_entry, starts_lines, view
 from .panels import (
     NEAR_COLUMNS,
+    PRODUCTS_SUMMED,
     WIDTH_BYTES,
     panels_of,
     rows_at_once,
@@ -72,9 +73,9 @@ def summed_at_once(active: Any, sizes: Any) -> bool:
     rows = 0
     for samples in active:
         rows += samples
-        if samples == 0 or sums_of(rows) > 1:
+        if samples == 0 or sums_of(rows, PRODUCTS_SUMMED) > 1:
             break
-    return sizes.blocks == 1 and sums_of(rows) == 1
+    return sizes.blocks == 1 and sums_of(rows, PRODUCTS_SUMMED) == 1
 
 
 @inner
@@ -96,13 +97,13 @@ def _add_outer(
     `out` has one row for each feature, `out_stride` elements apart. If it is `fresh`, it holds
     anything, and counts as the `zeros` of one row. `past`: it is written past the caches.
     """
-    at_once, sums = rows_at_once(columns, right), sums_of(rows)
+    at_once, sums = rows_at_once(columns, right), sums_of(rows, PRODUCTS_SUMMED)
     parts = (features + at_once - 1) // at_once
-    for i in range(parts):
-        first, last = share_of(features, i, parts)
-        target = move(out, first * out_stride)
-        for k in range(sums):
-            begin, end = share_of(rows, k, sums)
+    for k in range(sums):  # so few rows of both stay in the first cache level for all parts
+        begin, end = share_of(rows, k, sums)
+        for i in range(parts):
+            first, last = share_of(features, i, parts)
+            target = move(out, first * out_stride)
             add_transposed_product(
                 last - first,
                 columns,

@@ -29,8 +29,9 @@ WIDTH_BYTES = VECTORS * TILE.vector_bytes
 #: Rows of a tile by registers in use of each, less 1.
 TILE_ROWS = TILE.rows
 #: Rows, give or take a half, whose products are summed on their own before they join a weight
-#: gradient: one chain over all rows would lose more digits than NumPy's sum over the steps does.
-SUMMED_ROWS = 64
+#: gradient, and those summed before they join a bias gradient: one chain over all rows would lose
+#: more digits than NumPy's sum over the steps does.
+PRODUCTS_SUMMED, ROWS_SUMMED = 96, 64
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
 
@@ -81,9 +82,9 @@ def tiles_of(columns: int, width: int) -> int:
 
 
 @inner
-def sums_of(rows: int) -> int:
-    """Sums that so many rows are shared out to."""
-    return max((rows + SUMMED_ROWS // 2) // SUMMED_ROWS, 1)
+def sums_of(rows: int, summed: int) -> int:
+    """Sums, each of some `summed` rows, that so many are shared out to."""
+    return max((rows + summed // 2) // summed, 1)
 
 
 @inner

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba import types
 
 from ._jit import array_in, array_out, entry, inner
@@ -184,11 +183,16 @@ def sort_by_length(lengths, apart, order, active):  # type: ignore[no-untyped-de
     ranges = blocks if apart else 1
     for r in range(ranges):
         lo, hi = m * r // ranges, m * (r + 1) // ranges
-        _count_active(lengths, np.arange(lo, hi), active[r])
-        place = active[r].copy()  # of the next sample of each length: behind the longer ones
+        for i in range(lo, hi):
+            order[i] = i
+        place = active[r]  # of the next sample of each length: behind the longer ones
+        _count_active(lengths, order[lo:hi], place)
         for i in range(lo, hi):
             order[lo + place[lengths[i]]] = i
             place[lengths[i]] += 1
+        for t in range(place.size - 1):  # each has come to where the next shorter ones began
+            place[t] = place[t + 1]
+        place[place.size - 1] = 0
     if blocks > ranges:
         for b in range(blocks):
             _count_active(lengths, order[m * b // blocks : m * (b + 1) // blocks], active[b])
