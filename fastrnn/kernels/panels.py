@@ -26,8 +26,6 @@ from .tile import PANEL, TILE, VECTORS, lanes_of
 
 #: Bytes in one row of a tile.
 WIDTH_BYTES = VECTORS * TILE.vector_bytes
-#: Rows of a tile by registers in use of each, less 1.
-TILE_ROWS = TILE.rows
 #: Rows, give or take a half, whose products are summed on their own before they join a weight
 #: gradient, and those summed before they join a bias gradient: one chain over all rows would lose
 #: more digits than NumPy's sum over the steps does.
@@ -66,7 +64,7 @@ def width_at(pointer: Any) -> int:
 @inner
 def rows_at_once(columns: int, pointer: Any) -> int:
     """Rows of a tile of which so many columns are computed, 1 at least, in the dtype there."""
-    return TILE_ROWS[(min(columns, width_at(pointer)) - 1) // lanes_at(pointer)]
+    return TILE.rows[(min(columns, width_at(pointer)) - 1) // lanes_at(pointer)]
 
 
 @inner
