@@ -12,6 +12,7 @@ from numba import njit
 from fastrnn.kernels.columns import _copy_tile
 from fastrnn.kernels.memory import CACHE_LINE, first_aligned, pointer_to
 from fastrnn.kernels.panels import panels_of, width_of
+from fastrnn.kernels.parts import fill_row
 from fastrnn.kernels.products import (
     add_rows,
     add_transposed_product,
@@ -118,6 +119,11 @@ def _width(array):
 
 
 @njit
+def _fill(out, source, count):
+    fill_row(pointer_to(out, GUARD), pointer_to(source, 0), count)
+
+
+@njit
 def _first_aligned(array):
     return first_aligned(array)
 
@@ -154,7 +160,8 @@ def test_row_of_the_table():
 def test_accumulators_fit_the_registers(tile):
     registers = 32 if tile.name == "avx512" else 16
     for vectors, rows in enumerate(tile.rows, start=1):
-        assert rows * vectors + min(rows, vectors) + 1 <= registers
+        held = vectors if tile.embedded else min(rows, vectors)
+        assert rows * vectors + held + 1 <= registers
     for itemsize in (4, 8):
         assert tile.panel % (len(tile.rows) * tile.vector_bytes // itemsize) == 0
 
@@ -343,6 +350,17 @@ def test_a_sum_joins_what_was_there_at_its_end(dtype):
     written = alone != 0
     assert written.sum() == ROWS * width
     assert np.array_equal(comp[written], start[0] + alone[written])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [0, 1, PANEL - 1, PANEL, 2**32, 2**32 + 1])
+def test_no_more_of_a_row_is_filled_than_there_is_and_than_a_panel_has(count, dtype):
+    source = np.arange(1, PANEL + 1, dtype=dtype)
+    out = guarded(np.full(PANEL, 7, dtype))
+    _fill(out, source, count)
+    assert_guards(out)
+    ref = np.where(np.arange(PANEL) < count, source, 0)
+    assert np.array_equal(out[GUARD:-GUARD], ref)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

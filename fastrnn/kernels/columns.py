@@ -120,7 +120,8 @@ def _multiply_packed(
 ) -> None:  # fmt: skip
     """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
 
-    They are asked for meanwhile, each call a share; a single one can ask for half of a block. What
+    They are asked for meanwhile, each call a share; a single one can ask for half of a block,
+    or a quarter. What
     lies behind all weights is not: one worker writes there, and would lose its cache lines to all
     that ask.
 

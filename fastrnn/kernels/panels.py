@@ -63,8 +63,8 @@ def width_at(pointer: Any) -> int:
 
 @inner
 def rows_at_once(columns: int, pointer: Any) -> int:
-    """Rows of a tile of which so many columns are computed, 1 at least, in the dtype there."""
-    return TILE.rows[(min(columns, width_at(pointer)) - 1) // lanes_at(pointer)]
+    """Rows of a tile of which so many columns are computed, at least one, in the dtype there."""
+    return TILE.rows[(columns - 1) // lanes_at(pointer)]
 
 
 @inner

@@ -32,10 +32,10 @@ class MaskedRow:
         number = ir.IntType(8 * self.itemsize)
         places = ir.Constant(ir.VectorType(number, width), list(range(width)))
         undefined = ir.Constant(places.type, ir.Undefined)
-        every = builder.icmp_signed(">=", count, _INDEX(width))
-        few = builder.select(every, _INDEX(width), count)
-        few = few if number == _INDEX else builder.trunc(few, number)
-        first = builder.insert_element(undefined, few, _INDEX(0))
+        if number != _INDEX:
+            every = builder.icmp_signed(">=", count, _INDEX(width))
+            count = builder.trunc(builder.select(every, _INDEX(width), count), number)
+        first = builder.insert_element(undefined, count, _INDEX(0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
         self.mask = builder.icmp_signed("<", places, builder.shuffle_vector(first, first, zeros))
 
