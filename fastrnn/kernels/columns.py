@@ -120,10 +120,9 @@ def _multiply_packed(
 ) -> None:  # fmt: skip
     """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
 
-    They are asked for meanwhile, each call a share; a single one can ask for half of a block,
-    or a quarter. What
-    lies behind all weights is not: one worker writes there, and would lose its cache lines to all
-    that ask.
+    They are asked for meanwhile, each call a share; a single one can ask for half of a block, or
+    a quarter. What lies behind all weights is not: one worker writes there, and would lose its
+    cache lines to all that ask.
 
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
     all rows; a sum continues where the block before left it.
@@ -197,7 +196,7 @@ def tiles_at_once(weights: Weights, rows: int, column: int, end: int, out: Any) 
 
     Several for few rows, whose sums are so few that multipliers would wait for them.
     """
-    if rows > FEW_ROWS or weights.along or not weights.copied or column % PANEL != 0:
+    if weights.along or not weights.copied or column % PANEL != 0:
         return 1
     room = (end - column) // width_at(out)
     if room >= 4 and 4 * rows <= ROWS:

@@ -77,12 +77,11 @@ def multiply_few(emitter: Emitter, arguments: Any) -> None:
             emitter.store_tile(emitter.add(before, own), target, emitter.constant(PANEL))
 
     cases = {
-        many * (FEW_ROWS + 1) + number: (number, many)
-        for number in range(1, FEW_ROWS + 1)
+        many * (ROWS + 1) + number: (number, many)
         for many in (2, 4)
-        if number * many <= ROWS
+        for number in range(1, ROWS // many + 1)
     }
-    value = emitter.builder.add(emitter.times(FEW_ROWS + 1, tiles), rows)
+    value = emitter.builder.add(emitter.times(ROWS + 1, tiles), rows)
     emitter.switch(value, cases, emit_shape)
 
 

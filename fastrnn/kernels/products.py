@@ -162,8 +162,7 @@ def multiply_few(
 ) -> Any:
     """`out += left @ right` for 2 or 4 whole tiles side by side.
 
-    There are `FEW_ROWS` rows at most, and tiles times rows are no more than `ROWS`: of other shapes
-    nothing is computed.
+    Tiles times rows are no more than `ROWS`: of other shapes nothing is computed.
     `left` is that of `multiply_rows`; `out` is in such panels too, and the first tile begins one.
     `right` points at packed weights of that tile, and those of the others follow `tile_stride`
     apart.

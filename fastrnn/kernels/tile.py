@@ -62,7 +62,7 @@ ROWS, VECTORS = TILE.rows[-1], len(TILE.rows)  #: of a whole tile
 
 
 def tile_width(itemsize: int) -> int:
-    """Columns of a tile: `vectors` registers of elements of `itemsize` bytes."""
+    """Columns of a tile: `VECTORS` registers of elements of `itemsize` bytes."""
     return VECTORS * lanes_of(itemsize)
 
 
