@@ -139,13 +139,15 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
 
     def emit_rows(number: int) -> None:
         def step(sums: list[Any], left: Any, rights: list[Any], load: Any) -> list[Any]:
-            weights = [load(pointer) for pointer in rights]
-            states = [load(emitter.at(left, r * PANEL)) for r in range(number)]
-            operands = [(state, weight) for state in states for weight in weights]
-            return [
-                builder.call(emitter.fma, [*operand, total])
-                for operand, total in zip(operands, sums, strict=True)
-            ]
+            places, result = [emitter.at(left, r * PANEL) for r in range(number)], list(sums)
+            few, many = (places, rights) if number < wanted else (rights, places)
+            held = [load(pointer) for pointer in few]  # the other operand passes one by one
+            for k, pointer in enumerate(many):
+                value = load(pointer)
+                for h, other in enumerate(held):
+                    i = h * wanted + k if few is places else k * wanted + h
+                    result[i] = builder.call(emitter.fma, [other, value, result[i]])
+            return result
 
         def full(count: int, left_step: Any, values: list[Any]) -> list[Any]:
             sums, (left, *rights) = values[: -1 - wanted], values[-1 - wanted :]
