@@ -65,7 +65,7 @@ def _multiply_few(rows, tiles, depth, left, stride, right, tile_stride, out):
 
 
 @njit
-def _multiply_columns(rows, last, depth, left, stride, right, at, right_stride, start, out):
+def _multiply_columns(rows, last, depth, left, stride, right, at, right_stride, ahead, start, out):
     multiply_columns(
         rows,
         last,
@@ -74,6 +74,7 @@ def _multiply_columns(rows, last, depth, left, stride, right, at, right_stride, 
         stride,
         pointer_to(right, at),
         right_stride,
+        ahead,
         pointer_to(start, 0),
         0,
         pointer_to(out, GUARD),
@@ -218,7 +219,7 @@ def test_multiply_columns(rows, depth, dtype):
         right[: last + 2, :depth] = rng.standard_normal((last + 2, depth))
         existing = right[1 + np.minimum(range(columns), last), :depth]
         out = guarded(np.zeros((rows - 1) * PANEL + columns, dtype))
-        weights = right.ravel(), depth + 3, depth + 3
+        weights = right.ravel(), depth + 3, depth + 3, columns
         _multiply_columns(rows, last, depth, to_panels(left), rows * PANEL, *weights, bias, out)
         assert_guards(out)
         inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL - columns, dtype)])

@@ -26,6 +26,9 @@ ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 #: Length of columns that are summed along lanes at a time: as many of few rows on the left stay in
 #: the first cache level.
 DOT_DEPTH = 2048
+#: Rows with which the columns behind those at work are asked for. Few rows ask each time: all that
+#: is asked for at once is waited for. With many rows the first ones have asked for everything.
+ASKING_ROWS = 3 * FEW_ROWS
 
 
 @inner
@@ -39,6 +42,7 @@ def _multiply_along(
     for k in range(0, max(depth, 1), DOT_DEPTH):
         for c in range(0, (used + lanes - 1) // lanes * lanes, some):
             for first in range(0, rows, FEW_ROWS):
+                asked = first < ASKING_ROWS and columns - c >= 2 * some
                 multiply_columns(
                     min(FEW_ROWS, rows - first),
                     columns - 1 - c,
@@ -47,6 +51,7 @@ def _multiply_along(
                     stride,
                     move(right, c * across + k),
                     across,
+                    some * across if asked else 0,
                     move(start, first * start_stride + c),
                     start_stride,
                     move(out, first * PANEL + c),

@@ -119,7 +119,9 @@ def add_transposed(emitter: Emitter, arguments: Any) -> None:
 
 def multiply_columns(emitter: Emitter, arguments: Any) -> None:
     """A few columns of a product with contiguous columns, by sums along lanes."""
-    rows, last, depth, left, panel_stride, right, right_stride, start, start_stride, out = arguments
+    (
+        rows, last, depth, left, panel_stride, right, right_stride, ahead, start, start_stride, out,
+    ) = arguments  # fmt: skip
     builder, lanes = emitter.builder, emitter.lanes
     wanted = dot_columns(emitter.itemsize)
     zero = emitter.constant(0)
@@ -134,8 +136,6 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
         operation(rest, emitter.constant(lanes)) for operation in (builder.udiv, builder.urem)
     )
     part = ir.VectorType(emitter.element, wanted).as_pointer()
-    more = builder.icmp_signed(">=", last, emitter.constant(2 * wanted - 1))
-    following = builder.select(more, emitter.times(wanted, right_stride), emitter.constant(0))
 
     def emit_rows(number: int) -> None:
         def step(sums: list[Any], left: Any, rights: list[Any], load: Any) -> list[Any]:
@@ -161,7 +161,7 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
             if not TILE.prefetches:
                 for pointer in values[-wanted:]:
                     for k in range(0, PANEL, CACHE_LINE // emitter.itemsize):
-                        address = emitter.at(emitter.at(pointer, following), k)
+                        address = emitter.at(emitter.at(pointer, ahead), k)
                         emitter.prefetch(address, write=0, level=1)
             return full(PANEL // lanes, panel_stride, values)
 

@@ -76,7 +76,7 @@ class _TileFunction(NamedTuple):
 
 
 _MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipippip", microkernels.multiply_rows)
-_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", microkernels.multiply_columns)
+_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipiipip", microkernels.multiply_columns)
 _MULTIPLY_FEW = _TileFunction("multiply_few", "iiipipip", microkernels.multiply_few)
 _ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipii", microkernels.add_transposed)
 _ADD_ROWS = _TileFunction("add_rows", "ipp", microkernels.add_rows)
@@ -180,6 +180,7 @@ def multiply_columns(
     panel_stride: Any,
     right: Any,
     right_stride: Any,
+    ahead: Any,
     start: Any,
     start_stride: Any,
     out: Any,
@@ -188,8 +189,8 @@ def multiply_columns(
 
     `left`, `start` and `out` are those of `multiply_rows`. `right` points at a column, and the
     others follow `right_stride` elements apart. `last` is the number of the last one that exists,
-    negative if it is before the first: it takes the place of those beyond it. The columns behind
-    these are asked for, if as many exist and the processor does not bring them of its own accord.
+    negative if it is before the first: it takes the place of those beyond it. What lies `ahead`
+    elements from each is asked for, unless the processor brings columns of its own accord.
     """
     return _MULTIPLY_COLUMNS.call(left.dtype)
 

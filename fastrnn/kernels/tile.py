@@ -39,7 +39,7 @@ TILES = {
     ),
     ("avx2", "fma"): Tile(
         "avx2", vector_bytes=32, rows=(6, 6, 4, 3), panel=32, embedded=False, prefetches=False,
-        along=16, few_steps=2,
+        along=48, few_steps=2,
     ),
     (): Tile(
         "generic", vector_bytes=16, rows=(6, 6), panel=16, embedded=False, prefetches=False,
