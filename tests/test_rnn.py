@@ -11,6 +11,7 @@ from accuracy import assert_accurate, assert_close, assert_same_bits, run
 from cutting import as_if_large
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 from numpy.random import default_rng as rng
 from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from strategies import (
@@ -279,6 +280,19 @@ def test_memory_orders_of_single_steps(m, order):
     assert_equal(run(fastrnn, batch.in_order(order), MEMORY_ORDERS[order](da)), ref)
 
 
+@pytest.mark.parametrize("order", MEMORY_ORDERS)
+@pytest.mark.parametrize("sizes", [(1, 1, 3, 5), (1, 5, 1, 40), (1, 17, 90, 20)])
+@as_if_large()
+def test_memory_orders_of_a_single_feature(sizes, order):
+    """Its column is one piece whatever lies between features."""
+    n_x, n_a, m, T = sizes
+    batch = make_batch(rng(0), n_x, n_a, 5, m, T, "float32", "some_zero" if m > 1 else "full")
+    batch = batch._replace(x=poison_padding(batch.x, batch.seq_lengths))
+    da = poison_padding(make_cotangent(rng(1), batch), batch.seq_lengths)
+    ref = run(fastrnn, batch.in_order("F"), MEMORY_ORDERS["F"](da))
+    assert_equal(run(fastrnn, batch.in_order(order), MEMORY_ORDERS[order](da)), ref)
+
+
 @pytest.mark.parametrize("order", ["C", "sliced", "negative"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("T", [1, 16, 37])
@@ -296,11 +310,18 @@ def test_blocks_that_are_staged(T, dtype, order):
 def test_what_is_staged():
     """C order, of a register's steps or more, in blocks of bounded size."""
     sizes = stages.Sizes(blocks=4, groups=4, capacity=192, clear=1, past=0, apart=1)
-    staged_size = chunk.staged_size.py_func
+    staged_size = njit(lambda array, sizes: chunk.staged_size(array, sizes))
     x = np.zeros((21, 150, 37), np.float32)
     assert staged_size(x, sizes) == 38 * 37 * 21
     assert staged_size(x, sizes._replace(apart=0)) == 0
-    for other in (np.asfortranarray(x), x[..., ::-1], x[..., :3], np.zeros((128, 80, 2000))):
+    single = np.zeros((1, 150, 370), np.float32)
+    for other in (
+        single,
+        np.asfortranarray(x),
+        x[..., ::-1],
+        x[..., :3],
+        np.zeros((128, 80, 2000)),
+    ):
         assert staged_size(other, sizes) == 0
 
 

@@ -20,6 +20,7 @@ from .memory import (
 )
 from .panels import (
     NEAR_COLUMNS,
+    in_one_piece,
     lanes_at,
     pack_rows,
     panels_of,
@@ -59,7 +60,7 @@ def staged_size(array: Any, sizes: Any) -> int:
     """
     n, m, T = array.shape
     size = (m + sizes.blocks - 1) // sizes.blocks * T * n
-    in_steps = array.strides[2] == array.itemsize != array.strides[0]
+    in_steps = array.strides[2] == array.itemsize and not in_one_piece(array)
     whole = array.strides[0] % array.itemsize == 0
     worth = T * array.itemsize >= TILE.vector_bytes and size * array.itemsize <= STAGED_BYTES
     return size if sizes.apart and in_steps and whole and worth else 0

@@ -19,9 +19,8 @@ from .memory import (
     prefetch_to_read,
     prefetch_to_write,
     reach_to_read,
-    view,
 )
-from .parts import fill_row, store_row
+from .parts import clear_row, fill_row, store_row
 from .tile import PANEL, TILE, VECTORS, lanes_of
 
 #: Bytes in one row of a tile.
@@ -114,6 +113,12 @@ def prefetch_first(
 
 
 @inner
+def in_one_piece(array: Any) -> bool:
+    """Whether the columns of a row of `array` (n, m, T) follow each other; a single one does."""
+    return array.shape[0] == 1 or array.strides[0] == array.itemsize
+
+
+@inner
 def _gather_rows(
     source: Any, t: int, order: Any, lo: int, hi: int, panels: Any, stride: int, row: int
 ) -> None:
@@ -123,10 +128,9 @@ def _gather_rows(
         sample = order[lo + i]
         for first in range(0, columns, PANEL):
             out, used = tile_at(panels, stride, row + i, first), min(PANEL, columns - first)
+            clear_row(out, PANEL)
             for c in range(used):
                 copy(move(out, c), pointer_into(source, first + c, sample, t), 1)
-            for c in range(used, PANEL):
-                view(out, PANEL)[c] = 0
 
 
 def _pack_rows_type(dtype: types.Type) -> types.Type:
@@ -143,7 +147,7 @@ def pack_rows(
 ) -> None:
     """Step `t` of samples `order[lo:hi]` of `source` (n, m, T) into panels, from `row` on."""
     columns = source.shape[0]
-    if source.strides[0] != source.itemsize:
+    if not in_one_piece(source):
         _gather_rows(source, t, order, lo, hi, panels, stride, row)
         return
     far = reach_to_read(source) == FAR
