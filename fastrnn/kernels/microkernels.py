@@ -14,6 +14,9 @@ from .memory import CACHE_LINE
 from .parts import MaskedRow
 from .tile import FEW_ROWS, PANEL, ROWS, TILE, dot_columns
 
+#: Bytes of each column summed along lanes that are asked for before they are needed.
+COLUMN_AHEAD = 1536
+
 
 def _products_in_panels(
     emitter: Emitter, sums: list[Any], rows: int, depth: Any, pointers: list[Any],
@@ -135,6 +138,9 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
     registers, tail = (
         operation(rest, emitter.constant(lanes)) for operation in (builder.udiv, builder.urem)
     )
+    panels_ahead = COLUMN_AHEAD // (PANEL * emitter.itemsize)
+    near = emitter.constant(panels_ahead * PANEL)
+    over = builder.add(ahead, builder.sub(near, builder.sub(depth, rest)))
     part = ir.VectorType(emitter.element, wanted).as_pointer()
 
     def emit_rows(number: int) -> None:
@@ -159,9 +165,11 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
 
         def panel(turn: Any, values: list[Any]) -> list[Any]:
             if not TILE.prefetches:
+                asked = builder.add(turn, emitter.constant(panels_ahead))
+                distance = builder.select(builder.icmp_signed("<", asked, panels), near, over)
                 for pointer in values[-wanted:]:
                     for k in range(0, PANEL, CACHE_LINE // emitter.itemsize):
-                        address = emitter.at(emitter.at(pointer, ahead), k)
+                        address = emitter.at(emitter.at(pointer, distance), k)
                         emitter.prefetch(address, write=0, level=1)
             return full(PANEL // lanes, panel_stride, values)
 
