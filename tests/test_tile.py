@@ -11,7 +11,7 @@ from numba import njit
 
 from fastrnn.kernels.columns import _copy_tile
 from fastrnn.kernels.memory import CACHE_LINE, first_aligned, pointer_to
-from fastrnn.kernels.panels import panels_of, width_of
+from fastrnn.kernels.panels import panels_of, width_at
 from fastrnn.kernels.parts import fill_row
 from fastrnn.kernels.products import (
     add_rows,
@@ -116,7 +116,7 @@ def _add_rows(rows, source, out):
 
 @njit
 def _width(array):
-    return width_of(array)
+    return width_at(array)
 
 
 @njit

@@ -43,6 +43,7 @@ from .memory import (
     CACHE_LINE,
     NEAR,
     first_aligned,
+    itemsize_of,
     move,
     pointer_to,
     prefetch_to_read,
@@ -58,7 +59,6 @@ from .panels import (
     tiles_of,
     unpack_rows,
     width_at,
-    width_of,
 )
 from .products import add_rows, tiles
 from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for, work_types
@@ -283,7 +283,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     Wax, Waa = parameters
     a, da = states
     dx, da0, dWax, dWaa, dba = outputs
-    n_x, n_a, width = x.shape[0], a.shape[0], width_of(dx)
+    n_x, n_a, width = x.shape[0], a.shape[0], width_at(dx)
     stride = (sizes.capacity + 1) * PANEL
     room_da, room_x = staged_size(da, sizes), staged_size(x, sizes)
     size_Wax, size_Waa, size_zeros, size_sums, scratch = backward_sizes(
@@ -352,14 +352,14 @@ def backward_work_size(workers: int, sizes: Any, batch: Any, parameters: Any, da
     """Elements of the workspace."""
     x, _, _, active = batch
     Wax, Waa = parameters
-    width, stride = width_of(Wax), (sizes.capacity + 1) * PANEL
+    width, stride = width_at(Wax), (sizes.capacity + 1) * PANEL
     room = staged_size(da, sizes) + staged_size(x, sizes)
     size_Wax, size_Waa, size_zeros, size_sums, scratch = backward_sizes(
         Wax, Waa, active, sizes, width, stride, room
     )
     size = size_Wax + size_Waa + size_zeros + size_sums
     size += (workers if sizes.blocks > 1 else 1) * scratch
-    return size + CACHE_LINE // Wax.itemsize
+    return size + CACHE_LINE // itemsize_of(Wax)
 
 
 @team_entry(backward_types, backward_worker)

@@ -14,7 +14,7 @@ from numba import types
 from ._jit import array_in, array_out, shared
 from .activation import tanh_copied, tanh_register, tanh_streamed
 from .memory import FAR, PAST, move, pointer_into, prefetch_to_read, prefetch_to_write, view
-from .panels import AHEAD, lanes_at, prefetch_row, width_of
+from .panels import AHEAD, lanes_at, prefetch_row, width_at
 from .parts import store_register
 from .tile import PANEL
 
@@ -32,7 +32,7 @@ def activate(
     z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int, reach: int
 ) -> None:
     """`tanh` of one column tile in place, and to step `t` of `a` (n_a, m, T) within a reach."""
-    lanes, used = lanes_at(z), min(width_of(a), a.shape[0] - column)
+    lanes, used = lanes_at(z), min(width_at(a), a.shape[0] - column)
     for i in range(rows):
         if reach == FAR and i + AHEAD < rows:
             sample = order[lo + i + AHEAD]
@@ -54,7 +54,7 @@ def differentiate(
     z: Any, rows: int, a: Any, t: int, order: Any, lo: int, column: int, reach: int
 ) -> None:
     """One column tile of gradients times `1 - a[t]^2`, the derivative of tanh."""
-    width = width_of(a)  # known when this is compiled, so whole tiles are plain vector moves
+    width = width_at(a)  # known when this is compiled, so whole tiles are plain vector moves
     used = min(width, a.shape[0] - column)
     for i in range(rows):
         if reach == FAR and i + AHEAD < rows:

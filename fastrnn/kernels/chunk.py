@@ -13,6 +13,7 @@ from .memory import (
     NEAR,
     by_sample,
     copy_lines,
+    itemsize_of,
     move,
     on_stack,
     pointer_into,
@@ -60,9 +61,10 @@ def staged_size(array: Any, sizes: Any) -> int:
     """
     n, m, T = array.shape
     size = (m + sizes.blocks - 1) // sizes.blocks * T * n
-    in_steps = array.strides[2] == array.itemsize and not in_one_piece(array)
-    whole = array.strides[0] % array.itemsize == 0
-    worth = T * array.itemsize >= TILE.vector_bytes and size * array.itemsize <= STAGED_BYTES
+    one = itemsize_of(array)
+    in_steps = array.strides[2] == one and not in_one_piece(array)
+    whole = array.strides[0] % one == 0
+    worth = T * one >= TILE.vector_bytes and size * one <= STAGED_BYTES
     return size if sizes.apart and in_steps and whole and worth else 0
 
 
@@ -77,7 +79,7 @@ def _stage(array: Any, order: Any, active: Any, block: Block, staged: Any) -> No
         sample, rounded = order[block.lo + i], (steps + lanes - 1) // lanes * lanes
         transpose(
             move(staged, (sample - block.lo) * T * n), n, pointer_into(array, 0, sample, 0),
-            array.strides[0] // array.itemsize, n, rounded if rounded <= T else steps,
+            array.strides[0] // itemsize_of(array), n, rounded if rounded <= T else steps,
         )  # fmt: skip
 
 
@@ -154,7 +156,7 @@ def clear_padding(
     """
     columns, _, T = target.shape
     begin = pointer_into(target, 0, 0, 0)
-    past = reach != NEAR and starts_lines(begin, columns * target.itemsize)
+    past = reach != NEAR and starts_lines(begin, columns * itemsize_of(target))
     zeros = on_stack(begin, PANEL)
     clear_row(zeros, PANEL)
     for t in range(part, T, parts):

@@ -133,7 +133,7 @@ def _multiply_packed(
     all rows; a sum continues where the block before left it.
     """
     at_once, width = rows_at_once(columns, out), width_at(out)
-    parts = (rows + at_once - 1) // at_once
+    parts = (rows + at_once - 1) // at_once if rows > at_once else 1
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
         ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
@@ -143,6 +143,7 @@ def _multiply_packed(
             ahead, following = move(right, k * width), some
         for i in range(parts):
             first, last = share_of(rows, i, parts)
+            asking = (following - asked) * i // (parts - 1) if i > 0 else 0
             multiply_rows(
                 last - first,
                 columns,
@@ -151,7 +152,7 @@ def _multiply_packed(
                 stride,
                 move(right, k * width),
                 width,
-                move(ahead, (following - asked) * i // max(parts - 1, 1) * width),
+                move(ahead, asking * width),
                 move(start, first * start_stride),
                 start_stride,
                 move(out, first * PANEL),

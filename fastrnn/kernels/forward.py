@@ -36,12 +36,13 @@ from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
     CACHE_LINE,
     first_aligned,
+    itemsize_of,
     move,
     pointer_to,
     prefetch_to_write,
     reach_to_write,
 )
-from .panels import pack_rows, panels_of, share_of, tiles_of, width_at, width_of
+from .panels import pack_rows, panels_of, share_of, tiles_of, width_at
 from .products import tiles
 from .schedule import claim, counters_size, end, sharing, work_types
 from .softmax import softmax_rows
@@ -191,7 +192,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     x, a0, order, active = batch
     Wax, Waa, Wya, ba, by = parameters
     a, y_pred = outputs
-    n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
+    n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_at(a)
     unit_tiles, class_tiles = tiles_of(n_a, width), tiles_of(n_y, width)
     stride = (sizes.capacity + 1) * PANEL
     size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, order.size, active, sizes, width)
@@ -238,14 +239,14 @@ def forward_work_size(workers: int, sizes: Any, batch: Any, parameters: Any, out
     x, _, order, active = batch
     Wax, Waa, Wya, _, _ = parameters
     a, y_pred = outputs
-    n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_of(a)
+    n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_at(a)
     size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, order.size, active, sizes, width)
     biases = (tiles_of(n_a, width) + tiles_of(n_y, width)) * width
     stride, room = (sizes.capacity + 1) * PANEL, staged_size(x, sizes)
     scratch = forward_scratch(n_x, n_a, n_y, stride, room)
     sets = workers if sizes.blocks > 1 else 1
     size = size_Wax + size_Waa + size_Wya + biases + sets * scratch
-    return size + CACHE_LINE // a.itemsize
+    return size + CACHE_LINE // itemsize_of(a)
 
 
 @team_entry(forward_types, forward_worker)

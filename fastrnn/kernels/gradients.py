@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from numba import types
 
 from ._jit import inner, shared
-from .memory import CACHE_LINE, copy, move, pointer_to_entry, starts_lines, view
+from .memory import CACHE_LINE, copy, itemsize_of, move, pointer_to_entry, starts_lines, view
 from .panels import (
     NEAR_COLUMNS,
     PRODUCTS_SUMMED,
@@ -81,9 +81,9 @@ def summed_at_once(active: Any, sizes: Any) -> bool:
 @inner
 def sums_in_place(gradient: Any, rest: Any, at_once: bool) -> Sums:
     """Sums in the gradient itself, of the rest of its columns at a pointer into the workspace."""
-    whole, row, itemsize = pointer_to_entry(gradient, 0, 0), gradient.shape[1], gradient.itemsize
-    large = gradient.size * itemsize >= PAST_BYTES
-    lines = WIDTH_BYTES >= CACHE_LINE and starts_lines(whole, row * itemsize)
+    whole, row, one = pointer_to_entry(gradient, 0, 0), gradient.shape[1], itemsize_of(gradient)
+    large = gradient.size * one >= PAST_BYTES
+    lines = WIDTH_BYTES >= CACHE_LINE and starts_lines(whole, row * one)
     return Sums(whole, row, rest, width_at(rest), at_once and large and lines)
 
 

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import BARE, Kernel, allocating, array_out, inner, kernels_of
-from .memory import huge_pages
+from .memory import huge_pages, itemsize_of
 
 _BYTES = ir.IntType(8).as_pointer()
 #: What `launch` calls, with a number and the address of what the kernel handed on.
@@ -125,7 +125,7 @@ ASKED_BYTES = 1 << 25
 @inner
 def has_to_ask(size: int, given: Any) -> bool:
     """Whether a workspace of `size` elements is neither made by the kernel nor `given` yet."""
-    return size > given.size and size * given.itemsize >= ASKED_BYTES
+    return size > given.size and size * itemsize_of(given) >= ASKED_BYTES
 
 
 @allocating

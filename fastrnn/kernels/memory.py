@@ -30,6 +30,19 @@ _YIELD = next((f for f in ("sched_yield", "SwitchToThread") if llvm.address_of_s
 
 
 @intrinsic
+def itemsize_of(typingctx: Any, holder: Any) -> Any:
+    """Bytes of an element of an array or at a pointer.
+
+    Of an array, its own `itemsize` says so too, but is a number in memory, and dividing by it takes
+    longer than a small step.
+    """
+    itemsize = holder.dtype.bitwidth // 8
+    return types.intp(holder), lambda context, builder, signature, arguments: context.get_constant(
+        types.intp, itemsize
+    )
+
+
+@intrinsic
 def pointer_to(typingctx: Any, array: Any, index: Any) -> Any:
     """Address of `array[index]` of a contiguous one-dimensional array."""
     signature = types.CPointer(array.dtype)(array, types.intp)
@@ -228,13 +241,13 @@ def huge_pages(typingctx: Any, array: Any) -> Any:
 @inner
 def first_aligned(array: Any) -> int:
     """Index of the first element of a one-dimensional array that starts a cache line."""
-    return (-_address(pointer_to(array, 0)) % CACHE_LINE) // array.itemsize
+    return (-_address(pointer_to(array, 0)) % CACHE_LINE) // itemsize_of(array)
 
 
 @inner
 def reach_to_read(array: Any) -> int:
     """How to read rows of `array` (n, m, T): `FAR` if the second cache level cannot hold it."""
-    return FAR if array.size * array.itemsize > NEAR_BYTES else NEAR
+    return FAR if array.size * itemsize_of(array) > NEAR_BYTES else NEAR
 
 
 @inner
@@ -249,7 +262,7 @@ def reach_to_write(array: Any, sizes: Any) -> int:
 
     `PAST` the caches if the results of the call are large, and its rows start cache lines.
     """
-    aligned = starts_lines(pointer_into(array, 0, 0, 0), array.shape[0] * array.itemsize)
+    aligned = starts_lines(pointer_into(array, 0, 0, 0), array.shape[0] * itemsize_of(array))
     return PAST if aligned and sizes.past else reach_to_read(array)
 
 

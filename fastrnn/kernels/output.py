@@ -19,11 +19,12 @@ from .memory import (
     CACHE_LINE,
     NEAR,
     first_aligned,
+    itemsize_of,
     move,
     pointer_to,
     view,
 )
-from .panels import pack_rows, panels_of, share_of, tile_at, tiles_of, unpack_rows, width_of
+from .panels import pack_rows, panels_of, share_of, tile_at, tiles_of, unpack_rows, width_at
 from .tile import PANEL
 from .weights import pack_weights, packed_weights
 
@@ -87,7 +88,7 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
     steps, samples, labels = rows
     y_pred, a, Wya, by = layer
     da, at = outputs[0], first_aligned(work)
-    n_y, n_a, width = y_pred.shape[0], a.shape[0], width_of(da)
+    n_y, n_a, width = y_pred.shape[0], a.shape[0], width_at(da)
     stride = (CAPACITY + 1) * PANEL
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
     weights = packed_weights(Wya, work, at)
@@ -130,14 +131,14 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
 @inner
 def output_work_size(groups: int, n_a: int, n_y: int, da: Any) -> int:
     """Elements of the workspace: packed `Wya`, zeros, then sums and buffers of each group."""
-    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width_of(da))
-    return size_Wya + groups * (size_sums + size_buffers) + CACHE_LINE // da.itemsize
+    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width_at(da))
+    return size_Wya + groups * (size_sums + size_buffers) + CACHE_LINE // itemsize_of(da)
 
 
 @inner
 def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     """Add the weight gradients of all groups, in their order, to results that are 0."""
-    n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_of(dWya)
+    n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_at(dWya)
     size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
     row = tiles_of(n_a, width) * width
     sums = pointer_to(work, first_aligned(work) + size_Wya)

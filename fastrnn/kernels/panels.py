@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic
 
 from ._jit import array_in, array_out, inner, shared
 from .memory import (
@@ -14,6 +13,7 @@ from .memory import (
     PAST,
     copy,
     copy_lines,
+    itemsize_of,
     move,
     pointer_into,
     prefetch_to_read,
@@ -21,7 +21,7 @@ from .memory import (
     reach_to_read,
 )
 from .parts import clear_row, fill_row, store_row
-from .tile import PANEL, TILE, VECTORS, lanes_of
+from .tile import PANEL, TILE, VECTORS
 
 #: Bytes in one row of a tile.
 WIDTH_BYTES = VECTORS * TILE.vector_bytes
@@ -38,26 +38,15 @@ AHEAD = 8
 
 
 @inner
-def width_of(array: Any) -> int:
-    """Columns of a tile in the dtype of `array`."""
-    return WIDTH_BYTES // array.itemsize
-
-
-@intrinsic
-def lanes_at(typingctx: Any, pointer: Any) -> Any:
-    """Elements of one register, of the dtype at `pointer`."""
-    lanes = lanes_of(pointer.dtype.bitwidth // 8)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return context.get_constant(types.intp, lanes)
-
-    return types.intp(pointer), codegen
+def lanes_at(holder: Any) -> int:
+    """Elements of one register, of the dtype of an array or at a pointer."""
+    return TILE.vector_bytes // itemsize_of(holder)
 
 
 @inner
-def width_at(pointer: Any) -> int:
-    """Columns of a tile in the dtype at `pointer`."""
-    return VECTORS * lanes_at(pointer)
+def width_at(holder: Any) -> int:
+    """Columns of a tile in the dtype of an array or at a pointer."""
+    return WIDTH_BYTES // itemsize_of(holder)
 
 
 @inner
@@ -87,6 +76,8 @@ def sums_of(rows: int, summed: int) -> int:
 @inner
 def share_of(total: int, part: int, parts: int) -> tuple[int, int]:
     """First and last of the part's share of `total` things."""
+    if parts == 1:  # two divisions take longer than a small step
+        return 0, total
     return total * part // parts, total * (part + 1) // parts
 
 
@@ -99,7 +90,7 @@ def tile_at(panels: Any, stride: int, row: int, column: int) -> Any:
 @inner
 def prefetch_row(prefetch: Any, array: Any, sample: int, t: int, first: int, last: int) -> None:
     """Ask for columns `first` to `last` of one row of `array` (n, m, T), contiguous along n."""
-    for k in range(first, last, CACHE_LINE // array.itemsize):
+    for k in range(first, last, CACHE_LINE // itemsize_of(array)):
         prefetch(pointer_into(array, k, sample, t))
 
 
@@ -115,7 +106,7 @@ def prefetch_first(
 @inner
 def in_one_piece(array: Any) -> bool:
     """Whether the columns of a row of `array` (n, m, T) follow each other; a single one does."""
-    return array.shape[0] == 1 or array.strides[0] == array.itemsize
+    return array.shape[0] == 1 or array.strides[0] == itemsize_of(array)
 
 
 @inner

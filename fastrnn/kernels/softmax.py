@@ -13,8 +13,8 @@ from numba.extending import intrinsic
 from ._jit import array_in, array_out, entry, shared
 from .activation import Number, exp_of, on_registers
 from .emitter import Emitter, folded
-from .memory import copy, move, pointer_into, pointer_to
-from .panels import lanes_at, tiles_of, width_of
+from .memory import copy, itemsize_of, move, pointer_into, pointer_to
+from .panels import lanes_at, tiles_of, width_at
 from .tile import PANEL, VECTORS
 
 #: Rows of a panel whose softmax is taken side by side: each waits long for its largest, and again
@@ -206,7 +206,7 @@ larger_of = _on_two(lambda x, y: Number(x.builder, _larger(x.builder, x.value, y
 def softmax(x, out):  # type: ignore[no-untyped-def]
     """Softmax of each column of `x` (n, m, 1), one column in each lane."""
     n, m, _ = x.shape
-    width = width_of(x) // VECTORS
+    width = width_at(x) // VECTORS
     work = np.empty((n + 2) * width, x.dtype)
     rows, largest = pointer_to(work, 0), pointer_to(work, n * width)
     total = move(largest, width)
@@ -214,7 +214,7 @@ def softmax(x, out):  # type: ignore[no-untyped-def]
         used = min(width, m - first)
         for k in range(n):
             row = move(rows, k * width)
-            if used == width and x.strides[1] == x.itemsize:
+            if used == width and x.strides[1] == itemsize_of(x):
                 copy(row, pointer_into(x, k, first, 0), width)
             else:
                 for i in range(used):
@@ -229,7 +229,7 @@ def softmax(x, out):  # type: ignore[no-untyped-def]
             sum_of(total, move(rows, k * width))
         for k in range(n):
             quotient_of(move(rows, k * width), total)
-            if used == width and out.strides[1] == out.itemsize:
+            if used == width and out.strides[1] == itemsize_of(out):
                 copy(pointer_into(out, k, first, 0), move(rows, k * width), width)
             else:
                 for i in range(used):

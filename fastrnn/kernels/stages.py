@@ -72,9 +72,13 @@ def block_of(
     lo = order.size * number // sizes.blocks
     hi = order.size * (number + 1) // sizes.blocks
     at = active.size // sizes.blocks * number
-    steps = 0
-    while active[at + steps] > 0:
-        steps += 1
+    steps, end = 0, active.size // sizes.blocks - 1  # samples end: fewer from step to step, last 0
+    while steps < end:
+        middle = (steps + end) // 2
+        if active[at + middle] > 0:
+            steps = middle + 1
+        else:
+            end = middle
     return Block(lo, hi, at, steps, sizes.capacity, backward, group)
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from numba import types
 
 from ._jit import array_in, array_out, inner, shared
-from .memory import copy, pointer_to, pointer_to_entry
-from .panels import share_of, tiles_of, width_of
+from .memory import copy, itemsize_of, pointer_to, pointer_to_entry
+from .panels import share_of, tiles_of, width_at
 from .tile import FEW_ROWS, TILE
 from .transposition import transpose
 
@@ -48,7 +48,7 @@ def _pack_element_wise(
     matrix: Any, column: int, used: int, packed: Any, at: int, padding: float
 ) -> None:
     """One column tile, of which `used` columns exist, to `at`."""
-    width = width_of(packed)
+    width = width_at(packed)
     for k in range(len(matrix)):
         row = at + k * width
         for c in range(used):
@@ -72,20 +72,20 @@ def pack_weights(
     transposed where columns are.
     """
     depth, columns = matrix.shape
-    width = width_of(packed)
+    width = width_at(packed)
     tiles, whole = tiles_of(columns, width), columns // width
     begin, end = share_of(tiles, part, parts)
-    if matrix.strides[1] == matrix.itemsize:
+    if matrix.strides[1] == itemsize_of(matrix):
         for k in range(depth):
             for tile in range(begin, min(end, whole)):
                 at = pointer_to(packed, offset + (tile * depth + k) * width)
                 copy(at, pointer_to_entry(matrix, k, tile * width), width)
     for tile in range(begin, end):
         at, column = offset + tile * depth * width, tile * width
-        if tile < whole and matrix.strides[1] == matrix.itemsize:
+        if tile < whole and matrix.strides[1] == itemsize_of(matrix):
             continue
-        if tile < whole and matrix.strides[0] == matrix.itemsize:
-            stride = matrix.strides[1] // matrix.itemsize
+        if tile < whole and matrix.strides[0] == itemsize_of(matrix):
+            stride = matrix.strides[1] // itemsize_of(matrix)
             source = pointer_to_entry(matrix, 0, column)
             transpose(pointer_to(packed, at), width, source, stride, width, depth)
         else:
@@ -134,7 +134,8 @@ def ways_forward(n_a: int, samples: int, active: Any, sizes: Any) -> tuple[int, 
 @inner
 def _lies(matrix: Any, way: int) -> bool:
     """Whether a matrix (depth, columns) serves as it lies."""
-    columns, rows = matrix.strides[0] == matrix.itemsize, matrix.strides[1] == matrix.itemsize
+    one = itemsize_of(matrix)
+    columns, rows = matrix.strides[0] == one, matrix.strides[1] == one
     if way == EITHER_LIES:
         return columns or rows
     return columns if way == ALONG else rows and way == ROWS_LIE
@@ -143,14 +144,15 @@ def _lies(matrix: Any, way: int) -> bool:
 @inner
 def packed_weights(matrix: Any, work: Any, at: int) -> Weights:
     """Weights in column tiles, at an index of the workspace."""
-    return Weights(pointer_to(work, at), width_of(work), matrix.shape[0], True, False)
+    return Weights(pointer_to(work, at), width_at(work), matrix.shape[0], True, False)
 
 
 @inner
 def weights_for(matrix: Any, way: int, work: Any, at: int) -> Weights:
     """Weights that serve in a way, from the matrix (depth, columns) or a copy of it."""
     if _lies(matrix, way):
-        step, across = matrix.strides[0] // matrix.itemsize, matrix.strides[1] // matrix.itemsize
+        one = itemsize_of(matrix)
+        step, across = matrix.strides[0] // one, matrix.strides[1] // one
         return Weights(pointer_to_entry(matrix, 0, 0), step, across, False, way == ALONG)
     if way == ALONG:
         return Weights(pointer_to(work, at), 1, matrix.shape[0], True, True)
@@ -168,10 +170,10 @@ def _copy_columns(matrix: Any, part: int, parts: int, copied: Any, offset: int) 
     """A part of the columns of `matrix` (depth, columns), one behind the other."""
     depth, columns = matrix.shape
     first, last = share_of(columns, part, parts)
-    if matrix.strides[1] == matrix.itemsize:
+    if matrix.strides[1] == itemsize_of(matrix):
         transpose(
             pointer_to(copied, offset + first * depth), depth, pointer_to_entry(matrix, 0, first),
-            matrix.strides[0] // matrix.itemsize, depth, last - first,
+            matrix.strides[0] // itemsize_of(matrix), depth, last - first,
         )  # fmt: skip
         return
     for c in range(first, last):
