@@ -14,8 +14,9 @@ from .memory import CACHE_LINE
 from .parts import MaskedRow
 from .tile import FEW_ROWS, PANEL, ROWS, TILE, dot_columns
 
-#: Bytes of each column summed along lanes that are asked for before they are needed.
-COLUMN_AHEAD = 1536
+#: Bytes apart at which columns take the same places of the first cache level, and bytes of each
+#: that are asked for before they are needed if they do: four whole columns would not stay there.
+SAME_PLACES, COLUMN_AHEAD = 4096, 1536
 
 
 def _products_in_panels(
@@ -140,7 +141,11 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
     )
     panels_ahead = COLUMN_AHEAD // (PANEL * emitter.itemsize)
     near = emitter.constant(panels_ahead * PANEL)
+    apart = builder.urem(right_stride, emitter.constant(SAME_PLACES // emitter.itemsize))
+    crowded = builder.icmp_signed("==", apart, zero)
+    inside = builder.select(crowded, builder.sub(panels, emitter.constant(panels_ahead)), zero)
     over = builder.add(ahead, builder.sub(near, builder.sub(depth, rest)))
+    beyond = builder.select(crowded, over, ahead)
     part = ir.VectorType(emitter.element, wanted).as_pointer()
 
     def emit_rows(number: int) -> None:
@@ -165,8 +170,7 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
 
         def panel(turn: Any, values: list[Any]) -> list[Any]:
             if not TILE.prefetches:
-                asked = builder.add(turn, emitter.constant(panels_ahead))
-                distance = builder.select(builder.icmp_signed("<", asked, panels), near, over)
+                distance = builder.select(builder.icmp_signed("<", turn, inside), near, beyond)
                 for pointer in values[-wanted:]:
                     for k in range(0, PANEL, CACHE_LINE // emitter.itemsize):
                         address = emitter.at(emitter.at(pointer, distance), k)

@@ -189,9 +189,8 @@ def multiply_columns(
 
     `left`, `start` and `out` are those of `multiply_rows`. `right` points at a column, and the
     others follow `right_stride` elements apart. `last` is the number of the last one that exists,
-    negative if it is before the first: it takes the place of those beyond it. Unless the processor
-    brings columns of its own accord they are asked for a little before they are needed, and at
-    their end the beginning of the columns that lie `ahead` elements from them.
+    negative if it is before the first: it takes the place of those beyond it. What lies `ahead`
+    elements from each is asked for, unless the processor brings columns of its own accord.
     """
     return _MULTIPLY_COLUMNS.call(left.dtype)
 
