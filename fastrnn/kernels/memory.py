@@ -34,7 +34,7 @@ def itemsize_of(typingctx: Any, holder: Any) -> Any:
     """Bytes of an element of an array or at a pointer.
 
     Of an array, its own `itemsize` says so too, but is a number in memory, and dividing by it takes
-    longer than a small step.
+    time in a small step.
     """
     itemsize = holder.dtype.bitwidth // 8
     return types.intp(holder), lambda context, builder, signature, arguments: context.get_constant(

@@ -190,7 +190,8 @@ def multiply_columns(
     `left`, `start` and `out` are those of `multiply_rows`. `right` points at a column, and the
     others follow `right_stride` elements apart. `last` is the number of the last one that exists,
     negative if it is before the first: it takes the place of those beyond it. What lies `ahead`
-    elements from each is asked for, unless the processor brings columns of its own accord.
+    elements from each is asked for, unless the processor brings columns of its own accord; of those
+    that share places in the cache, it is at their end alone, and before it lines close by.
     """
     return _MULTIPLY_COLUMNS.call(left.dtype)
 
