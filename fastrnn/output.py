@@ -121,7 +121,7 @@ def output_backward(
     groups = min(_GROUPS, -(-len(steps) // _GROUP_ROWS))
     losses = np.zeros(groups)
     scale = 1 / len(steps) if mean else 1.0
-    rows = steps, samples, chosen
+    rows = steps, np.ascontiguousarray(samples), chosen  # kernels go through its memory
     outputs = tuple(gradients.values())
     arguments = a.dtype.type(scale), rows, (y_pred, a, Wya, by), outputs, losses
     small = 2 * len(steps) * n_a * len(by) < _threads.SERIAL_WORK

@@ -52,7 +52,9 @@ from .memory import (
 )
 from .panels import (
     ROWS_SUMMED,
+    columns_from,
     panels_of,
+    rows_in,
     share_of,
     sums_of,
     tile_at,
@@ -118,7 +120,8 @@ def prepare_backward(job: Backward, block: Block, stage: Stage, part: int, parts
             rows = min(AT_ONCE, hi - row)
             for column in range(0, n_a, width):
                 tile = tile_at(dz, stride, first + row - lo, column)
-                differentiate(tile, rows, job.a, t, job.order, row, column, NEAR)
+                states = columns_from(rows_in(job.a, t, job.order, row), column)
+                differentiate(tile, rows, states, n_a - column, NEAR)
 
 
 step_through = stepping(prefetch_to_read, differentiate)
@@ -127,8 +130,7 @@ step_through = stepping(prefetch_to_read, differentiate)
 @inner
 def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
     """STEP: `dz[t]` from `dz[t+1]` in the column tiles of this part."""
-    rows_after = rows_at(block, job.active, stage.turn - 1)
-    step_through(job, job.dz, block, stage, rows_after, part, parts)
+    step_through(job, job.dz, block, stage, part, parts)
 
 
 @inner
@@ -189,9 +191,8 @@ def finish_states(
             first // width, tiles_of(last, width), 0, first_rows, n_a,
             move(dz, stage.row * PANEL), job.Waa, job.zeros, n_a, states, stride,
         )  # fmt: skip
-        unpack_rows(
-            own, stride, 0, job.da0[first:last], 0, job.order, block.lo, block.lo + first_rows, NEAR
-        )  # fmt: skip
+        rows = rows_in(job.da0[first:last], 0, job.order, block.lo)
+        unpack_rows(own, stride, rows, last - first, first_rows, NEAR)
     pack_chunk(
         job.a[first:last], job.a0[first:last], 1, job.order, job.active, block, stage, 0,
         stage.rows, own, stride, own, 0,

@@ -17,15 +17,19 @@ from .memory import (
     move,
     on_stack,
     pointer_into,
+    reach_to_read,
     starts_lines,
 )
 from .panels import (
     NEAR_COLUMNS,
+    Rows,
+    columns_from,
     in_one_piece,
     lanes_at,
     pack_rows,
     panels_of,
     prefetch_first,
+    rows_in,
     share_of,
     tile_at,
     tiles_of,
@@ -62,7 +66,7 @@ def staged_size(array: Any, sizes: Any) -> int:
     n, m, T = array.shape
     size = (m + sizes.blocks - 1) // sizes.blocks * T * n
     one = itemsize_of(array)
-    in_steps = array.strides[2] == one and not in_one_piece(array)
+    in_steps = array.strides[2] == one and not in_one_piece(n, array.strides[0], array)
     whole = array.strides[0] % one == 0
     worth = T * one >= TILE.vector_bytes and size * one <= STAGED_BYTES
     return size if sizes.apart and in_steps and whole and worth else 0
@@ -106,15 +110,15 @@ def pack_chunk(
             _stage(source, order, active, block, staged)
         n, _, T = source.shape
         source = by_sample(source, move(staged, -block.lo * T * n))
-    row = 0
+    reach, row = reach_to_read(source), 0
     for turn in range(stage.begin, stage.end):
         rows = rows_at(block, active, turn)
         lo, hi = max(first - row, 0), min(last - row, rows)
         if lo < hi:
-            t = step_of(block, turn) - shift
-            array = a0 if t < 0 else source
-            t = max(t, 0)
-            pack_rows(array, t, order, block.lo + lo, block.lo + hi, panels, stride, row + lo)
+            t, at = step_of(block, turn) - shift, block.lo + lo
+            own = rows_in(a0, 0, order, at) if t < 0 else rows_in(source, t, order, at)
+            out = move(panels, (row + lo) * PANEL)
+            pack_rows(own, len(source), hi - lo, reach, out, stride)
         row += rows
 
 
@@ -138,10 +142,9 @@ def unpack_chunk(
         rows = rows_at(block, active, turn)
         lo, hi = max(first - row, 0), min(last - row, rows)
         if lo < hi:
-            t = step_of(block, turn)
-            unpack_rows(
-                panels, stride, row + lo, target, t, order, block.lo + lo, block.lo + hi, reach
-            )
+            own = rows_in(target, step_of(block, turn), order, block.lo + lo)
+            values = move(panels, (row + lo) * PANEL)
+            unpack_rows(values, stride, own, len(target), hi - lo, reach)
         row += rows
 
 
@@ -227,22 +230,18 @@ def multiply_tiles_of(
 def stepping(prefetch: Any, finish: Any) -> Any:
     """How a step goes through its column tiles: `z + left Waa'`, then what the cell makes of it.
 
-    `panels` are two buffers: of them `z` is the rows of this turn, and `left` those of the turn
-    before, `left_rows` of which take part. `finish(z, rows, a, t, order, lo, column, reach)` works
-    on one column tile and step `t` of `a`, whose first rows are asked for by `prefetch` while the
-    product is made.
+    `panels` are two buffers: of them `z` is the rows of a turn, and `left` those of the turn before
+    that take part: forward as many, backward all. `finish(z, number, states, columns, reach)`
+    works on one column tile of so many rows and on those of `a`, of which the first are asked for
+    by `prefetch` while the product is made.
     """
 
     @inlined
-    def step(
-        job: Any, panels: Any, block: Block, stage: Stage, left_rows: int, part: int, parts: int
+    def turn_of(
+        job: Any, z: Any, number: int, states: Rows, left: Any, left_rows: int, first: int,
+        last: int,
     ) -> None:  # fmt: skip
-        n_a, width, stride, lo = job.a.shape[0], width_at(panels), job.stride, block.lo
-        t, rows = step_of(block, stage.turn), rows_at(block, job.active, stage.turn)
-        z = move(side_of(panels, stage.side, n_a, stride), stage.row * PANEL)
-        side = stage.side if stage.turn > stage.begin else 1 - stage.side
-        left = move(side_of(panels, side, n_a, stride), stage.previous * PANEL)
-        first, last = share_of(tiles_of(n_a, width), part, parts)
+        n_a, width, stride = job.a.shape[0], width_at(z), job.stride
         whole = left_rows <= NEAR_ROWS
         span = depth_at_once(job.Waa, left_rows, max(n_a, 1) if whole else NEAR_COLUMNS)
         for k in range(0, n_a, span):
@@ -253,7 +252,7 @@ def stepping(prefetch: Any, finish: Any) -> Any:
                 tiles = tiles_at_once(job.Waa, left_rows, column, end, tile)
                 beyond = min(column + tiles * width, end)
                 if k + depth == n_a and job.reach_a == FAR:
-                    prefetch_first(prefetch, job.a, t, job.order, lo, lo + rows, column, beyond)
+                    prefetch_first(prefetch, states, number, column, beyond)
                 if tiles > 1:
                     add_to_tiles(
                         tiles, left_rows, depth, tile_at(left, stride, 0, k), stride, job.Waa, k,
@@ -266,8 +265,23 @@ def stepping(prefetch: Any, finish: Any) -> Any:
                     )  # fmt: skip
                 if k + depth == n_a:
                     for c in range(column, beyond, width):
-                        tile = tile_at(z, stride, 0, c)
-                        finish(tile, rows, job.a, t, job.order, lo, c, job.reach_a)
+                        tile, own = tile_at(z, stride, 0, c), columns_from(states, c)
+                        finish(tile, number, own, n_a - c, job.reach_a)
                 column = beyond
+
+    @inlined
+    def step(job: Any, panels: Any, block: Block, stage: Stage, part: int, parts: int) -> None:
+        n_a, stride = job.a.shape[0], job.stride
+        first, last = share_of(tiles_of(n_a, width_at(panels)), part, parts)
+        own = side_of(panels, stage.side, n_a, stride)
+        z = move(own, stage.row * PANEL)
+        before = own if stage.turn > stage.begin else side_of(panels, 1 - stage.side, n_a, stride)
+        left = move(before, stage.previous * PANEL)
+        for turn in range(stage.turn, stage.end if block.alone else stage.turn + 1):
+            number = rows_at(block, job.active, turn)
+            left_rows = rows_at(block, job.active, turn - block.backward)
+            states = rows_in(job.a, step_of(block, turn), job.order, block.lo)
+            turn_of(job, z, number, states, left, left_rows, first, last)
+            z, left = move(z, number * PANEL), z
 
     return step

@@ -40,9 +40,10 @@ from .memory import (
     move,
     pointer_to,
     prefetch_to_write,
+    reach_to_read,
     reach_to_write,
 )
-from .panels import pack_rows, panels_of, share_of, tiles_of, width_at
+from .panels import pack_rows, panels_of, rows_in, share_of, tiles_of, width_at
 from .products import tiles
 from .schedule import claim, counters_size, end, sharing, work_types
 from .softmax import softmax_rows
@@ -93,7 +94,9 @@ def gather_inputs(job: Forward, block: Block, stage: Stage, part: int, parts: in
     if stage.begin == 0:
         before = side_of(job.states, 1 - stage.side, n_a, stride)
         last = min(last, rows_at(block, job.active, 0))
-        pack_rows(job.a0, 0, job.order, block.lo + first, block.lo + last, before, stride, first)
+        rows = rows_in(job.a0, 0, job.order, block.lo + first)
+        reach, to = reach_to_read(job.a0), move(before, first * PANEL)
+        pack_rows(rows, n_a, last - first, reach, to, stride)
 
 
 step_through = stepping(prefetch_to_write, activate)
@@ -112,8 +115,7 @@ def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int
         multiply_tiles_of(
             first, last, 0, stage.rows, n_x, job.inputs, job.Wax, job.ba, n_a, states, stride
         )  # fmt: skip
-    rows = rows_at(block, job.active, stage.turn)
-    step_through(job, job.states, block, stage, rows, part, parts)
+    step_through(job, job.states, block, stage, part, parts)
 
 
 @inner

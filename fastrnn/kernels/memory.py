@@ -89,6 +89,15 @@ def move(typingctx: Any, pointer: Any, count: Any) -> Any:
 
 
 @intrinsic
+def move_bytes(typingctx: Any, pointer: Any, count: Any) -> Any:
+    """The pointer `count` bytes further on."""
+    signature = pointer(pointer, types.intp)
+    return signature, lambda context, builder, signature, arguments: cgutils.pointer_add(
+        builder, *arguments
+    )
+
+
+@intrinsic
 def view(typingctx: Any, pointer: Any, count: Any) -> Any:
     """The `count` elements at a pointer as an array, which nothing keeps alive."""
     # Numba has it by now; at import it would take longer than all else here.

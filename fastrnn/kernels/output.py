@@ -22,9 +22,19 @@ from .memory import (
     itemsize_of,
     move,
     pointer_to,
+    reach_to_read,
     view,
 )
-from .panels import pack_rows, panels_of, share_of, tile_at, tiles_of, unpack_rows, width_at
+from .panels import (
+    pack_rows,
+    panels_of,
+    rows_in,
+    share_of,
+    tile_at,
+    tiles_of,
+    unpack_rows,
+    width_at,
+)
 from .tile import PANEL
 from .weights import pack_weights, packed_weights
 
@@ -107,8 +117,12 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
             t, hi = steps[lo], lo + 1
             while hi < last and steps[hi] == t:
                 hi += 1
-            pack_rows(y_pred, t, samples, lo, hi, dz, stride, lo - first)
-            pack_rows(a, t, samples, lo, hi, states, stride, lo - first)
+            for array, panels in ((y_pred, dz), (a, states)):
+                out = move(panels, (lo - first) * PANEL)
+                pack_rows(
+                    rows_in(array, t, samples, lo), len(array), hi - lo, reach_to_read(array), out,
+                    stride,
+                )  # fmt: skip
             lo = hi
         for i in range(last - first):
             label, sample, t = labels[first + i], samples[first + i], steps[first + i]
@@ -121,7 +135,8 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
                 bias_sums[k] += value[0]
         multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride)
         for i in range(first, last):
-            unpack_rows(gradients, stride, i - first, da, steps[i], samples, i, i + 1, NEAR)
+            values = move(gradients, (i - first) * PANEL)
+            unpack_rows(values, stride, rows_in(da, steps[i], samples, i), n_a, 1, NEAR)
         add_weight_gradient(
             last - first, dz, states, n_y, n_a, stride, 0, n_a, zeros, False,
             sums_in_work(sums, n_a),

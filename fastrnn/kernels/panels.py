@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 
-from ._jit import array_in, array_out, inner, shared
+from ._jit import inner, shared
 from .memory import (
     CACHE_LINE,
     FAR,
@@ -15,10 +15,12 @@ from .memory import (
     copy_lines,
     itemsize_of,
     move,
+    move_bytes,
     pointer_into,
+    pointer_to,
     prefetch_to_read,
     prefetch_to_write,
-    reach_to_read,
+    view,
 )
 from .parts import clear_row, fill_row, store_row
 from .tile import PANEL, TILE, VECTORS
@@ -87,99 +89,120 @@ def tile_at(panels: Any, stride: int, row: int, column: int) -> Any:
     return move(panels, column // PANEL * stride + row * PANEL + column % PANEL)
 
 
-@inner
-def prefetch_row(prefetch: Any, array: Any, sample: int, t: int, first: int, last: int) -> None:
-    """Ask for columns `first` to `last` of one row of `array` (n, m, T), contiguous along n."""
-    for k in range(first, last, CACHE_LINE // itemsize_of(array)):
-        prefetch(pointer_into(array, k, sample, t))
+class Rows(NamedTuple):
+    """Rows of one step of an array (n, m, T), those of some samples in an order.
+
+    Few words: for a single sample it takes longer to hand arrays on than to copy a row.
+    """
+
+    data: Any  #: pointer to the step of sample 0
+    across: int  #: bytes between columns
+    apart: int  #: bytes between samples
+    order: Any  #: pointer to the number of the first sample; those of the others follow
+
+
+def rows_type(dtype: types.Type) -> types.Type:
+    """Type of `Rows` of a dtype."""
+    index = types.int64
+    fields = types.CPointer(dtype), index, index, types.CPointer(index)
+    return types.NamedTuple(fields, Rows)
 
 
 @inner
-def prefetch_first(
-    prefetch: Any, array: Any, t: int, order: Any, lo: int, hi: int, first: int, last: int
-) -> None:
-    """Ask for these columns of the first of the samples `order[lo:hi]`; others follow in time."""
-    for i in range(lo, min(lo + AHEAD, hi)):
-        prefetch_row(prefetch, array, order[i], t, first, last)
+def rows_in(array: Any, t: int, order: Any, lo: int) -> Rows:
+    """Rows of step `t` of `array` (n, m, T) from sample `order[lo]` on."""
+    across, apart, _ = array.strides
+    return Rows(pointer_into(array, 0, 0, t), across, apart, pointer_to(order, lo))
 
 
 @inner
-def in_one_piece(array: Any) -> bool:
-    """Whether the columns of a row of `array` (n, m, T) follow each other; a single one does."""
-    return array.shape[0] == 1 or array.strides[0] == itemsize_of(array)
+def entry_of(rows: Rows, i: int, column: int) -> Any:
+    """Pointer to one column of row `i`."""
+    sample = view(rows.order, i + 1)[i]
+    return move_bytes(rows.data, sample * rows.apart + column * rows.across)
 
 
 @inner
-def _gather_rows(
-    source: Any, t: int, order: Any, lo: int, hi: int, panels: Any, stride: int, row: int
-) -> None:
+def columns_from(rows: Rows, column: int) -> Rows:
+    """The same rows from a column on, of columns that follow each other."""
+    return Rows(move(rows.data, column), rows.across, rows.apart, rows.order)
+
+
+@inner
+def prefetch_row(prefetch: Any, rows: Rows, i: int, first: int, last: int) -> None:
+    """Ask for columns `first` to `last` of row `i`, which follow each other."""
+    begin = entry_of(rows, i, 0)
+    for k in range(first, last, CACHE_LINE // itemsize_of(begin)):
+        prefetch(move(begin, k))
+
+
+@inner
+def prefetch_first(prefetch: Any, rows: Rows, number: int, first: int, last: int) -> None:
+    """Ask for these columns of the first of so many rows; others follow in time."""
+    for i in range(min(AHEAD, number)):
+        prefetch_row(prefetch, rows, i, first, last)
+
+
+@inner
+def in_one_piece(columns: int, across: int, holder: Any) -> bool:
+    """Whether columns `across` bytes apart follow each other; a single one does."""
+    return columns == 1 or across == itemsize_of(holder)
+
+
+@inner
+def _gather_rows(rows: Rows, columns: int, number: int, panels: Any, stride: int) -> None:
     """`pack_rows` from another memory order: each number from a cache line of its own."""
-    columns = source.shape[0]
-    for i in range(hi - lo):
-        sample = order[lo + i]
+    for i in range(number):
         for first in range(0, columns, PANEL):
-            out, used = tile_at(panels, stride, row + i, first), min(PANEL, columns - first)
+            out, used = tile_at(panels, stride, i, first), min(PANEL, columns - first)
             clear_row(out, PANEL)
             for c in range(used):
-                copy(move(out, c), pointer_into(source, first + c, sample, t), 1)
+                copy(move(out, c), entry_of(rows, i, first + c), 1)
 
 
 def _pack_rows_type(dtype: types.Type) -> types.Type:
     index = types.int64
-    return types.void(
-        array_in(dtype, 3), index, array_in(index, 1), index, index, types.CPointer(dtype), index,
-        index,
-    )  # fmt: skip
+    return types.void(rows_type(dtype), index, index, index, types.CPointer(dtype), index)
 
 
 @shared(_pack_rows_type)
-def pack_rows(
-    source: Any, t: int, order: Any, lo: int, hi: int, panels: Any, stride: int, row: int
-) -> None:
-    """Step `t` of samples `order[lo:hi]` of `source` (n, m, T) into panels, from `row` on."""
-    columns = source.shape[0]
-    if not in_one_piece(source):
-        _gather_rows(source, t, order, lo, hi, panels, stride, row)
+def pack_rows(rows: Rows, columns: int, number: int, reach: int, panels: Any, stride: int) -> None:
+    """So many rows within a `reach` into panels, whose first row is at `panels`."""
+    if not in_one_piece(columns, rows.across, panels):
+        _gather_rows(rows, columns, number, panels, stride)
         return
-    far = reach_to_read(source) == FAR
-    if far:
-        prefetch_first(prefetch_to_read, source, t, order, lo, hi, 0, columns)
-    for i in range(hi - lo):
-        sample = order[lo + i]
-        if far and lo + i + AHEAD < hi:
-            prefetch_row(prefetch_to_read, source, order[lo + i + AHEAD], t, 0, columns)
+    if reach == FAR:
+        prefetch_first(prefetch_to_read, rows, number, 0, columns)
+    for i in range(number):
+        if reach == FAR and i + AHEAD < number:
+            prefetch_row(prefetch_to_read, rows, i + AHEAD, 0, columns)
+        source = entry_of(rows, i, 0)
         for first in range(0, columns, PANEL):
-            out = tile_at(panels, stride, row + i, first)
+            out = tile_at(panels, stride, i, first)
             if first + PANEL <= columns:
-                copy(out, pointer_into(source, first, sample, t), PANEL)
+                copy(out, move(source, first), PANEL)
             else:
-                fill_row(out, pointer_into(source, first, sample, t), columns - first)
+                fill_row(out, move(source, first), columns - first)
 
 
 def _unpack_rows_type(dtype: types.Type) -> types.Type:
     index = types.int64
-    return types.void(
-        types.CPointer(dtype), index, index, array_out(dtype, 3, "A"), index, array_in(index, 1),
-        index, index, index,
-    )  # fmt: skip
+    return types.void(types.CPointer(dtype), index, rows_type(dtype), index, index, index)
 
 
 @shared(_unpack_rows_type)
 def unpack_rows(
-    panels: Any, stride: int, row: int, target: Any, t: int, order: Any, lo: int, hi: int,
-    reach: int,
-) -> None:  # fmt: skip
-    """The way back, into Fortran-ordered `target` (n, m, T) within a `reach`."""
-    columns = target.shape[0]
+    panels: Any, stride: int, rows: Rows, columns: int, number: int, reach: int
+) -> None:
+    """The way back, to rows whose columns follow each other."""
     if reach == FAR:
-        prefetch_first(prefetch_to_write, target, t, order, lo, hi, 0, columns)
-    for i in range(hi - lo):
-        sample = order[lo + i]
-        if reach == FAR and lo + i + AHEAD < hi:
-            prefetch_row(prefetch_to_write, target, order[lo + i + AHEAD], t, 0, columns)
+        prefetch_first(prefetch_to_write, rows, number, 0, columns)
+    for i in range(number):
+        if reach == FAR and i + AHEAD < number:
+            prefetch_row(prefetch_to_write, rows, i + AHEAD, 0, columns)
+        target = entry_of(rows, i, 0)
         for first in range(0, columns, PANEL):
-            values = tile_at(panels, stride, row + i, first)
-            out = pointer_into(target, first, sample, t)
+            values, out = tile_at(panels, stride, i, first), move(target, first)
             if first + PANEL > columns:
                 store_row(out, values, columns - first)
             elif reach == PAST:

@@ -108,7 +108,9 @@ def sharing(run: Any, clear: Any) -> Any:
             if not shared and take(counters, CLAIMED + group) > 0:
                 continue
             for b in range(group, sizes.blocks, sizes.groups):
-                block = block_of(job.order, job.active, b, sizes, backward, group)
+                block = block_of(
+                    job.order, job.active, b, sizes, backward, group, 0 if shared else 1
+                )  # fmt: skip
                 stage = first_stage(block, job.active)
                 while stage.kind != DONE:
                     if shared:
@@ -132,7 +134,8 @@ def sharing(run: Any, clear: Any) -> Any:
             part = take(counters, CLEARED)
             while part < CLEARINGS:
                 for b in range(sizes.blocks):
-                    clear(job, block_of(job.order, job.active, b, sizes, 0, 0), part, CLEARINGS)
+                    block = block_of(job.order, job.active, b, sizes, 0, 0, 1)
+                    clear(job, block, part, CLEARINGS)
                 part = take(counters, CLEARED)
         return done if shared else done + sizes.groups
 

@@ -6,7 +6,8 @@ consecutive steps, whose rows (one for each sample and step) fit a buffer:
 
     PREPARE   pack the rows of the chunk
     STEP      one time step, once for each step of the chunk; forward, the first also does for all
-              rows what does not depend on the recurrence
+              rows what does not depend on the recurrence. A worker that has the block to itself
+              takes all steps of the chunk at once
     FINISH    what follows from the states of all rows of the chunk, or from their gradients
 
 The backward pass runs the same stages over the steps in reverse; nothing comes before its first
@@ -49,6 +50,7 @@ class Block(NamedTuple):
     capacity: int  #: rows of a chunk
     backward: int  #: 1: the steps are taken in reverse
     group: int  #: where its weight gradients are summed
+    alone: int  #: 1: one worker runs it, all steps of a chunk in one stage
 
 
 class Stage(NamedTuple):
@@ -66,7 +68,7 @@ class Stage(NamedTuple):
 
 @inner
 def block_of(
-    order: Any, active: Any, number: int, sizes: Sizes, backward: int, group: int
+    order: Any, active: Any, number: int, sizes: Sizes, backward: int, group: int, alone: int
 ) -> Block:
     """Block `number`: an equal share of the samples; it lasts as long as its first one."""
     lo = order.size * number // sizes.blocks
@@ -79,7 +81,7 @@ def block_of(
             steps = middle + 1
         else:
             end = middle
-    return Block(lo, hi, at, steps, sizes.capacity, backward, group)
+    return Block(lo, hi, at, steps, sizes.capacity, backward, group, alone)
 
 
 @inner
@@ -124,11 +126,12 @@ def next_stage(stage: Stage, block: Block, active: Any) -> Stage:
     kind, begin, end, rows, turn, row, previous, side = stage
     if kind == PREPARE and not (block.backward and begin == 0):
         return Stage(STEP, begin, end, rows, turn, row, previous, side)
-    if kind != FINISH and turn + 1 < end:
+    if turn + 1 < end and not (kind == STEP and block.alone):
         after = row + rows_at(block, active, turn)
         return Stage(STEP, begin, end, rows, turn + 1, after, row, side)
     if kind != FINISH:
-        return Stage(FINISH, begin, end, rows, turn, row, previous, side)
+        last = rows - rows_at(block, active, end - 1)
+        return Stage(FINISH, begin, end, rows, end - 1, last, previous, side)
     if end < block.steps:
         return _chunk(block, active, end, row, 1 - side)
     return Stage(DONE, begin, end, rows, turn, row, previous, side)
