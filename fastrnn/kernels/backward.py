@@ -26,7 +26,7 @@ from .chunk import (
     stepping,
     unpack_chunk,
 )
-from .columns import multiply_column
+from .columns import PRODUCTS
 from .gradients import (
     add_groups,
     add_weight_gradient,
@@ -62,7 +62,7 @@ from .panels import (
     unpack_rows,
     width_at,
 )
-from .products import add_rows, tiles
+from .products import add_rows
 from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
 from .tile import PANEL
@@ -274,8 +274,8 @@ def backward_types(dtype: types.Type) -> list[types.Type]:
 
 @worker(
     lambda dtype: [types.int64, *backward_types(dtype), *work_types(dtype)],
-    multiply_tiles_of, multiply_column, add_weight_gradient, lay_out, pack_chunk, unpack_chunk,
-    unpack_rows, differentiate, tiles,
+    multiply_tiles_of, *PRODUCTS, add_weight_gradient, lay_out, pack_chunk, unpack_chunk,
+    unpack_rows, differentiate,
 )  # fmt: skip
 def backward_worker(number, workers, sizes, batch, parameters, states, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a backward pass."""

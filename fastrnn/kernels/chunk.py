@@ -7,7 +7,13 @@ from typing import Any
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
-from .columns import BLOCK_ROWS, add_to_tiles, multiply_column, tiles_at_once
+from .columns import (
+    BLOCK_ROWS,
+    PRODUCTS,
+    add_to_tiles,
+    multiply_column,
+    tiles_at_once,
+)
 from .memory import (
     FAR,
     NEAR,
@@ -202,7 +208,7 @@ def _multiply_tiles_of_type(dtype: types.Type) -> types.Type:
     )  # fmt: skip
 
 
-@shared(_multiply_tiles_of_type, multiply_column)
+@shared(_multiply_tiles_of_type, *PRODUCTS)
 def multiply_tiles_of(
     first_tile: int, last_tile: int, first: int, last: int, depth: int, left: Any,
     weights: Weights, bias: Any, columns: int, out: Any, stride: int,
@@ -238,50 +244,55 @@ def stepping(prefetch: Any, finish: Any) -> Any:
 
     @inlined
     def turn_of(
-        job: Any, z: Any, number: int, states: Rows, left: Any, left_rows: int, first: int,
-        last: int,
+        z: Any, number: int, states: Rows, reach: int, left: Any, left_rows: int, weights: Weights,
+        n_a: int, stride: int, first: int, last: int,
     ) -> None:  # fmt: skip
-        n_a, width, stride = job.a.shape[0], width_at(z), job.stride
+        width = width_at(z)
         whole = left_rows <= NEAR_ROWS
-        span = depth_at_once(job.Waa, left_rows, max(n_a, 1) if whole else NEAR_COLUMNS)
-        for k in range(0, n_a, span):
+        span = depth_at_once(weights, left_rows, max(n_a, 1) if whole else NEAR_COLUMNS)
+        k = 0
+        while k < n_a:  # a range would divide by its step
             depth = min(span, n_a - k)
             column, end = first * width, min(last * width, n_a)
             while column < end:
                 tile = tile_at(z, stride, 0, column)
-                tiles = tiles_at_once(job.Waa, left_rows, column, end, tile)
+                tiles = tiles_at_once(weights, left_rows, column, end, tile)
                 beyond = min(column + tiles * width, end)
-                if k + depth == n_a and job.reach_a == FAR:
+                if k + depth == n_a and reach == FAR:
                     prefetch_first(prefetch, states, number, column, beyond)
                 if tiles > 1:
                     add_to_tiles(
-                        tiles, left_rows, depth, tile_at(left, stride, 0, k), stride, job.Waa, k,
+                        tiles, left_rows, depth, tile_at(left, stride, 0, k), stride, weights, k,
                         column, tile,
                     )  # fmt: skip
                 else:
                     multiply_column(
                         left_rows, n_a - column, depth, tile_at(left, stride, 0, k), stride,
-                        job.Waa, k, column, tile, PANEL, tile,
+                        weights, k, column, tile, PANEL, tile,
                     )  # fmt: skip
                 if k + depth == n_a:
                     for c in range(column, beyond, width):
                         tile, own = tile_at(z, stride, 0, c), columns_from(states, c)
-                        finish(tile, number, own, n_a - c, job.reach_a)
+                        finish(tile, number, own, n_a - c, reach)
                 column = beyond
+            k += span
 
     @inlined
     def step(job: Any, panels: Any, block: Block, stage: Stage, part: int, parts: int) -> None:
-        n_a, stride = job.a.shape[0], job.stride
+        # Read before the loop: within it they would be read anew at each turn.
+        a, weights, stride = job.a, job.Waa, job.stride
+        order, active, reach = job.order, job.active, job.reach_a
+        n_a = len(a)
         first, last = share_of(tiles_of(n_a, width_at(panels)), part, parts)
         own = side_of(panels, stage.side, n_a, stride)
         z = move(own, stage.row * PANEL)
         before = own if stage.turn > stage.begin else side_of(panels, 1 - stage.side, n_a, stride)
         left = move(before, stage.previous * PANEL)
         for turn in range(stage.turn, stage.end if block.alone else stage.turn + 1):
-            number = rows_at(block, job.active, turn)
-            left_rows = rows_at(block, job.active, turn - block.backward)
-            states = rows_in(job.a, step_of(block, turn), job.order, block.lo)
-            turn_of(job, z, number, states, left, left_rows, first, last)
+            number = rows_at(block, active, turn)
+            left_rows = rows_at(block, active, turn - block.backward)
+            states = rows_in(a, step_of(block, turn), order, block.lo)
+            turn_of(z, number, states, reach, left, left_rows, weights, n_a, stride, first, last)
             z, left = move(z, number * PANEL), z
 
     return step

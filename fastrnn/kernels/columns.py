@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numba import types
@@ -13,7 +14,7 @@ from .panels import WIDTH_BYTES, lanes_at, rows_at_once, share_of, width_at
 from .products import multiply_columns, multiply_few, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose
-from .weights import Weights, weights_type
+from .weights import Weights
 
 #: Bytes of a block of rows of a tile that stays in the first cache level, and its rows.
 BLOCK_BYTES = 16384
@@ -31,8 +32,21 @@ DOT_DEPTH = 2048
 ASKING_ROWS = 3 * FEW_ROWS
 
 
-@inner
-def _multiply_along(
+def _product_type(right: Callable[[types.Type], list[types.Type]]) -> Callable[..., Any]:
+    """Type of a way to multiply; `right` are the types of what it needs of weights beside them."""
+    index = types.int64
+
+    def signature(dtype: types.Type) -> types.Type:
+        pointer = types.CPointer(dtype)
+        return types.void(
+            index, index, index, pointer, index, pointer, *right(dtype), pointer, index, pointer
+        )
+
+    return signature
+
+
+@shared(_product_type(lambda dtype: [types.int64]), tiles)
+def multiply_along(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, across: int,
     start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
@@ -84,8 +98,8 @@ def _copy_tile(weights: Any, step: int, across: int, depth: int, columns: int, o
             copy(row, values, width)  # a constant: vector moves
 
 
-@inner
-def _multiply_lying(
+@shared(_product_type(lambda dtype: [types.int64] * 2), tiles, transpose)
+def multiply_lying(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, step: int,
     across: int, start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
@@ -118,8 +132,8 @@ def _multiply_lying(
         start, start_stride = out, PANEL
 
 
-@inner
-def _multiply_packed(
+@shared(_product_type(lambda dtype: [types.CPointer(dtype)]), tiles)
+def multiply_packed(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, after: Any,
     start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
@@ -133,7 +147,7 @@ def _multiply_packed(
     all rows; a sum continues where the block before left it.
     """
     at_once, width = rows_at_once(columns, out), width_at(out)
-    parts = (rows + at_once - 1) // at_once if rows > at_once else 1
+    parts = (rows + at_once - 1) // at_once
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
         ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
@@ -143,7 +157,7 @@ def _multiply_packed(
             ahead, following = move(right, k * width), some
         for i in range(parts):
             first, last = share_of(rows, i, parts)
-            asking = (following - asked) * i // (parts - 1) if i > 0 else 0
+            asking = (following - asked) * i // max(parts - 1, 1)
             multiply_rows(
                 last - first,
                 columns,
@@ -161,15 +175,11 @@ def _multiply_packed(
         start_stride = PANEL
 
 
-def _multiply_column_type(dtype: types.Type) -> types.Type:
-    index, pointer = types.int64, types.CPointer(dtype)
-    return types.void(
-        index, index, index, pointer, index, weights_type(dtype), index, index, pointer, index,
-        pointer,
-    )  # fmt: skip
+#: What `multiply_column` calls by symbols.
+PRODUCTS = multiply_along, multiply_lying, multiply_packed, tiles
 
 
-@shared(_multiply_column_type, tiles, transpose)
+@inner
 def multiply_column(
     rows: int, columns: int, depth: int, left: Any, stride: int, weights: Weights, k: int,
     column: int, start: Any, start_stride: int, out: Any,
@@ -183,14 +193,19 @@ def multiply_column(
     right = move(begin, column * weights.across)
     used = min(columns, width)
     if weights.along:
-        _multiply_along(
+        multiply_along(
             rows, columns, depth, left, stride, right, weights.across, start, start_stride, out
         )  # fmt: skip
     elif weights.copied:
         after = move(right, width * weights.across) if columns > width else begin
-        _multiply_packed(rows, used, depth, left, stride, right, after, start, start_stride, out)
+        if rows <= ROWS and depth <= BLOCK_ROWS:  # a single tile: saves a call
+            multiply_rows(
+                rows, used, depth, left, stride, right, width, after, start, start_stride, out
+            )  # fmt: skip
+        else:
+            multiply_packed(rows, used, depth, left, stride, right, after, start, start_stride, out)
     else:
-        _multiply_lying(
+        multiply_lying(
             rows, used, depth, left, stride, right, weights.step, weights.across, start,
             start_stride, out,
         )  # fmt: skip

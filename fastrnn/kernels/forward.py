@@ -30,7 +30,7 @@ from .chunk import (
     stepping,
     unpack_chunk,
 )
-from .columns import multiply_column
+from .columns import PRODUCTS
 from .held import hold
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
@@ -44,7 +44,6 @@ from .memory import (
     reach_to_write,
 )
 from .panels import pack_rows, panels_of, rows_in, share_of, tiles_of, width_at
-from .products import tiles
 from .schedule import claim, counters_size, end, sharing, work_types
 from .softmax import softmax_rows
 from .stages import Block, Sizes, Stage, batch_types, rows_at
@@ -185,8 +184,8 @@ def forward_types(dtype: types.Type) -> list[types.Type]:
 
 @worker(
     lambda dtype: [types.int64, *forward_types(dtype), *work_types(dtype)],
-    multiply_tiles_of, multiply_column, pack_weights, lay_out, pack_rows, pack_chunk, unpack_chunk,
-    activate, softmax_rows, tiles,
+    multiply_tiles_of, *PRODUCTS, pack_weights, lay_out, pack_rows, pack_chunk, unpack_chunk,
+    activate, softmax_rows,
 )  # fmt: skip
 def forward_worker(number, workers, sizes, batch, parameters, outputs, work, counters):  # type: ignore[no-untyped-def]
     """One worker's share of a forward pass."""

@@ -78,8 +78,6 @@ def sums_of(rows: int, summed: int) -> int:
 @inner
 def share_of(total: int, part: int, parts: int) -> tuple[int, int]:
     """First and last of the part's share of `total` things."""
-    if parts == 1:  # saves a small step two divisions
-        return 0, total
     return total * part // parts, total * (part + 1) // parts
 
 
