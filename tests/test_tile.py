@@ -44,6 +44,7 @@ def _multiply(rows, columns, depth, left, stride, right, right_stride, start, st
         pointer_to(right, 0),
         right_stride,
         pointer_to(right, 0),
+        0,
         pointer_to(start, 0),
         start_stride,
         pointer_to(out, GUARD),
@@ -167,19 +168,22 @@ def test_accumulators_fit_the_registers(tile):
         assert tile.panel % (len(tile.rows) * tile.vector_bytes // itemsize) == 0
 
 
-def columns_of(rows, dtype):
-    """Columns in use of a tile of so many rows, and how many are computed: they fill registers."""
+def columns_of(dtype):
+    """Columns in use of a tile, and how many are computed: they fill registers."""
     lanes = lanes_of(np.dtype(dtype).itemsize)
     return [
         (columns, vectors * lanes)
-        for vectors, most in enumerate(TILE.rows, start=1)
+        for vectors in range(1, len(TILE.rows) + 1)
         for columns in ((vectors - 1) * lanes + 1, vectors * lanes)
-        if rows <= most
     ]
 
 
+#: A tile, up to all of its rows, and several, of which the last two share theirs out.
+NUMBERS_OF_ROWS = range(1, 2 * max(TILE.rows) + 2)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", range(1, max(TILE.rows) + 1))
+@pytest.mark.parametrize("rows", NUMBERS_OF_ROWS)
 @pytest.mark.parametrize("depth", [0, 1, 3, PANEL, PANEL + 5, 3 * PANEL])
 def test_multiply_rows(rows, depth, dtype):
     rng = np.random.default_rng(rows * 100 + depth)
@@ -191,7 +195,7 @@ def test_multiply_rows(rows, depth, dtype):
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
     apart = np.full((depth, width + 5), np.nan, dtype)
     apart[:, :width] = right
-    for (columns, computed), weights in itertools.product(columns_of(rows, dtype), (right, apart)):
+    for (columns, computed), weights in itertools.product(columns_of(dtype), (right, apart)):
         out = guarded(np.zeros((rows - 1) * PANEL + width, dtype))
         operands = to_panels(left), rows * PANEL, weights.ravel(), weights.shape[1]
         _multiply(rows, columns, depth, *operands, bias, 0, out)
@@ -274,7 +278,7 @@ def test_transpose_block(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", range(1, max(TILE.rows) + 1))
+@pytest.mark.parametrize("rows", NUMBERS_OF_ROWS)
 @pytest.mark.parametrize("depth", [0, 1, 3, 4, 37])
 def test_add_transposed_product(rows, depth, dtype):
     rng = np.random.default_rng(rows * 100 + depth)
@@ -284,7 +288,7 @@ def test_add_transposed_product(rows, depth, dtype):
     before = rng.standard_normal((rows, width + 3)).astype(dtype)
     sums = left[:, :rows].astype(np.longdouble).T @ right[:, :width]
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
-    for columns, computed in columns_of(rows, dtype):
+    for columns, computed in columns_of(dtype):
         for start_stride in (0, width + 3):
             out = guarded(before)
             start = out if start_stride else guarded(before[0])

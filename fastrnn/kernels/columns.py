@@ -10,7 +10,7 @@ from numba import types
 from ._jit import inner, shared
 from .emitter import Emitter
 from .memory import CACHE_LINE, copy, move, on_stack, prefetch_for_later, view
-from .panels import WIDTH_BYTES, lanes_at, rows_at_once, share_of, width_at
+from .panels import WIDTH_BYTES, lanes_at, rows_at_once, width_at
 from .products import multiply_columns, multiply_few, multiply_rows, tiles
 from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
 from .transposition import transpose
@@ -115,20 +115,20 @@ def multiply_lying(
         if columns < width or rows > at_once or step == 1:
             _copy_tile(block, step, across, some, columns, copied)
             block, block_step = copied, width
-        for first in range(0, rows, at_once):
-            multiply_rows(
-                min(at_once, rows - first),
-                columns,
-                some,
-                move(left, k // PANEL * stride + first * PANEL),
-                stride,
-                block,
-                block_step,
-                left,  # what is asked for is there already
-                move(start, first * start_stride),
-                start_stride,
-                move(out, first * PANEL),
-            )
+        multiply_rows(
+            rows,
+            columns,
+            some,
+            move(left, k // PANEL * stride),
+            stride,
+            block,
+            block_step,
+            left,  # what is asked for is there already
+            0,
+            start,
+            start_stride,
+            out,
+        )
         start, start_stride = out, PANEL
 
 
@@ -139,7 +139,7 @@ def multiply_packed(
 ) -> None:  # fmt: skip
     """`multiply_column` for packed weights; those at `after`, likely, will be multiplied next.
 
-    They are asked for meanwhile, each call a share; a single one can ask for half of a block, or
+    They are asked for meanwhile, each tile a share; a single one can ask for half of a block, or
     a quarter. What lies behind all weights is not: one worker writes there, and would lose its
     cache lines to all that ask.
 
@@ -147,7 +147,6 @@ def multiply_packed(
     all rows; a sum continues where the block before left it.
     """
     at_once, width = rows_at_once(columns, out), width_at(out)
-    parts = (rows + at_once - 1) // at_once
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
         ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
@@ -155,22 +154,20 @@ def multiply_packed(
         asked = some // PANEL * PANEL // ROWS_PER_ASKED
         if asked > following:
             ahead, following = move(right, k * width), some
-        for i in range(parts):
-            first, last = share_of(rows, i, parts)
-            asking = (following - asked) * i // max(parts - 1, 1)
-            multiply_rows(
-                last - first,
-                columns,
-                some,
-                move(left, k // PANEL * stride + first * PANEL),
-                stride,
-                move(right, k * width),
-                width,
-                move(ahead, asking * width),
-                move(start, first * start_stride),
-                start_stride,
-                move(out, first * PANEL),
-            )
+        multiply_rows(
+            rows,
+            columns,
+            some,
+            move(left, k // PANEL * stride),
+            stride,
+            move(right, k * width),
+            width,
+            ahead,
+            (following - asked) * width // max(rows - at_once, 1),
+            start,
+            start_stride,
+            out,
+        )
         start = out
         start_stride = PANEL
 
@@ -200,7 +197,7 @@ def multiply_column(
         after = move(right, width * weights.across) if columns > width else begin
         if rows <= ROWS and depth <= BLOCK_ROWS:  # a single tile: saves a call
             multiply_rows(
-                rows, used, depth, left, stride, right, width, after, start, start_stride, out
+                rows, used, depth, left, stride, right, width, after, 0, start, start_stride, out
             )  # fmt: skip
         else:
             multiply_packed(rows, used, depth, left, stride, right, after, start, start_stride, out)

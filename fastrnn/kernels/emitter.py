@@ -250,24 +250,36 @@ class Emitter:
             self.builder.branch(done)
         self.builder.position_at_end(done)
 
-    def switch_shape(self, rows: Any, columns: Any, emit: Any) -> None:
-        """`emit(rows)` for their number, and `vectors` for the columns in use, known when it runs.
+    def over_tiles(
+        self, rows: Any, columns: Any, pointers: list[Any], strides: list[Any], emit: Any
+    ) -> None:
+        """`emit(number, *pointers)` for one tile after the other, of so many of the `rows`.
 
-        Columns beyond those in use, in the same register, are computed as well.
+        The last two share theirs out evenly. Each of `pointers` moves on by its stride for every
+        row. `vectors` are those of `columns`, known when it runs; columns beyond these, in the same
+        register, are computed as well.
         """
         builder = self.builder
         lanes = self.constant(self.lanes)
+
+        def emit_width(used: int) -> None:
+            self.vectors, most = used, TILE.rows[used - 1]
+            whole, two = self.constant(most), self.constant(2 * most)
+            one = self.constant(1)
+            cases = {count: count for count in range(1, most + 1)}
+
+            def tile(turn: Any, values: list[Any]) -> list[Any]:
+                left, *places = values
+                half = builder.lshr(builder.add(left, one), one)
+                several = builder.select(builder.icmp_signed("<", left, two), half, whole)
+                number = builder.select(builder.icmp_signed("<=", left, whole), left, several)
+                self.switch(number, cases, lambda count: emit(count, *places))
+                moves = [builder.mul(number, stride) for stride in strides]
+                places = [self.at(place, move) for place, move in zip(places, moves, strict=True)]
+                return [builder.sub(left, number), *places]
+
+            tiles = builder.udiv(builder.add(rows, self.constant(most - 1)), whole)
+            self.loop(tiles, [rows, *pointers], tile)
+
         vectors = builder.udiv(builder.add(columns, self.constant(self.lanes - 1)), lanes)
-        span = max(TILE.rows) + 1  # one more than there are rows: no rows are no case
-        value = builder.add(builder.mul(vectors, self.constant(span)), rows)
-        cases = {
-            used * span + number: (number, used)
-            for used, most in enumerate(TILE.rows, start=1)
-            for number in range(1, most + 1)
-        }
-
-        def emit_case(case: tuple[int, int]) -> None:
-            number, self.vectors = case
-            emit(number)
-
-        self.switch(value, cases, emit_case)
+        self.switch(vectors, {used: used for used in range(1, VECTORS + 1)}, emit_width)

@@ -13,7 +13,6 @@ from .panels import (
     PRODUCTS_SUMMED,
     WIDTH_BYTES,
     panels_of,
-    rows_at_once,
     share_of,
     sums_of,
     tile_at,
@@ -97,25 +96,21 @@ def _add_outer(
     `out` has one row for each feature, `out_stride` elements apart. If it is `fresh`, it holds
     anything, and counts as the `zeros` of one row. `past`: it is written past the caches.
     """
-    at_once, sums = rows_at_once(columns, right), sums_of(rows, PRODUCTS_SUMMED)
-    parts = (features + at_once - 1) // at_once
-    for k in range(sums):  # so few rows of both stay in the first cache level for all parts
+    sums = sums_of(rows, PRODUCTS_SUMMED)
+    for k in range(sums):  # so few rows of both stay in the first cache level for all tiles
         begin, end = share_of(rows, k, sums)
-        for i in range(parts):
-            first, last = share_of(features, i, parts)
-            target = move(out, first * out_stride)
-            add_transposed_product(
-                last - first,
-                columns,
-                end - begin,
-                move(left, begin * PANEL + first),
-                tile_at(right, right_stride, begin, 0),
-                zeros if fresh and k == 0 else target,
-                0 if fresh and k == 0 else out_stride,
-                target,
-                out_stride,
-                past,
-            )
+        add_transposed_product(
+            features,
+            columns,
+            end - begin,
+            move(left, begin * PANEL),
+            tile_at(right, right_stride, begin, 0),
+            zeros if fresh and k == 0 else out,
+            0 if fresh and k == 0 else out_stride,
+            out,
+            out_stride,
+            past,
+        )
 
 
 def _add_weight_gradient_type(dtype: types.Type) -> types.Type:

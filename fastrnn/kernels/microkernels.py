@@ -39,21 +39,23 @@ def _products_in_panels(
 
 
 def multiply_rows(emitter: Emitter, arguments: Any) -> None:
-    """One tile of a product with packed weights, or with contiguous rows."""
+    """Tiles of a product with packed weights, or with contiguous rows."""
     (
-        rows, columns, depth, left, panel_stride, right, right_stride, ahead, start, start_stride,
-        out,
+        rows, columns, depth, left, panel_stride, right, right_stride, ahead, ahead_stride, start,
+        start_stride, out,
     ) = arguments  # fmt: skip
+    panel = emitter.constant(PANEL)
 
-    def emit_rows(number: int) -> None:
+    def emit_tile(number: int, left: Any, ahead: Any, start: Any, out: Any) -> None:
         sums = _products_in_panels(
             emitter, emitter.zeros(number), number, depth, [left, right, ahead], panel_stride,
             right_stride,
         )  # fmt: skip
         before = emitter.load_tile(number, start, start_stride)
-        emitter.store_tile(emitter.add(before, sums), out, emitter.constant(PANEL))
+        emitter.store_tile(emitter.add(before, sums), out, panel)
 
-    emitter.switch_shape(rows, columns, emit_rows)
+    pointers, strides = [left, ahead, start, out], [panel, ahead_stride, start_stride, panel]
+    emitter.over_tiles(rows, columns, pointers, strides, emit_tile)
 
 
 def multiply_few(emitter: Emitter, arguments: Any) -> None:
@@ -90,15 +92,15 @@ def multiply_few(emitter: Emitter, arguments: Any) -> None:
 
 
 def add_transposed(emitter: Emitter, arguments: Any) -> None:
-    """One tile of a weight gradient."""
+    """Tiles of a weight gradient."""
     rows, columns, depth, left, right, start, start_stride, out, out_stride, past = arguments
     builder = emitter.builder
     past = builder.icmp_signed("!=", past, emitter.constant(0))
     unroll = emitter.constant(emitter.UNROLL)
     turns, rest = builder.udiv(depth, unroll), builder.urem(depth, unroll)
-    strides = (1, PANEL, PANEL)
 
-    def emit_rows(number: int) -> None:
+    def emit_tile(number: int, left: Any, start: Any, out: Any) -> None:
+        strides = (1, PANEL, PANEL)
         with builder.if_then(builder.not_(past)):
             for address in emitter.tile_registers(number, out, out_stride):
                 emitter.prefetch(address, write=1, level=1)
@@ -118,7 +120,8 @@ def add_transposed(emitter: Emitter, arguments: Any) -> None:
             with kept:
                 emitter.store_tile(sums, out, out_stride)
 
-    emitter.switch_shape(rows, columns, emit_rows)
+    pointers, strides = [left, start, out], [emitter.constant(1), start_stride, out_stride]
+    emitter.over_tiles(rows, columns, pointers, strides, emit_tile)
 
 
 def multiply_columns(emitter: Emitter, arguments: Any) -> None:

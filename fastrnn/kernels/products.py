@@ -75,7 +75,7 @@ class _TileFunction(NamedTuple):
         return types.void(*(kinds[letter] for letter in self.arguments)), codegen
 
 
-_MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipippip", microkernels.multiply_rows)
+_MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipipipip", microkernels.multiply_rows)
 _MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipiipip", microkernels.multiply_columns)
 _MULTIPLY_FEW = _TileFunction("multiply_few", "iiipipip", microkernels.multiply_few)
 _ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipii", microkernels.add_transposed)
@@ -134,15 +134,17 @@ def multiply_rows(
     right: Any,
     right_stride: Any,
     ahead: Any,
+    ahead_stride: Any,
     start: Any,
     start_stride: Any,
     out: Any,
 ) -> Any:
-    """`out = start + left @ right` for one tile.
+    """`out = start + left @ right` for rows of one column tile.
 
-    `left` points at the tile's first row in panels `panel_stride` elements apart, `right` at rows
+    `left` points at the first row in panels `panel_stride` elements apart, `right` at rows
     `right_stride` apart, `out` into a panel. `start` has rows `start_stride` apart (0: a bias).
-    `ahead` points at weights that are needed soon, to be brought into the second cache level.
+    `ahead` points at weights that are needed soon, to be brought into the second cache level: each
+    tile asks for as many as its turns reach, `ahead_stride` further on for each row before it.
     Of the tile's columns the first `columns` are computed, up to whole registers.
     """
     return _MULTIPLY_ROWS.call(left.dtype)
@@ -210,10 +212,10 @@ def add_transposed_product(
     out_stride: Any,
     past: Any,
 ) -> Any:
-    """`out = start + left.T @ right` for one tile: `left` and `right` are panels of `depth` rows.
+    """`out = start + left.T @ right` for rows of one column tile, from panels of `depth` rows.
 
-    A row of the tile is a column of `left`; `start` and `out` have rows `start_stride` and
-    `out_stride` apart. If it is to go `past` the caches, its rows start cache lines.
+    A row of it is a column of `left`; `start` and `out` have rows `start_stride` and `out_stride`
+    apart. If it is to go `past` the caches, its rows start cache lines.
     """
     return _ADD_TRANSPOSED.call(left.dtype)
 
