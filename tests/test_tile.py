@@ -21,7 +21,7 @@ from fastrnn.kernels.products import (
     multiply_rows,
     tiles,
 )
-from fastrnn.kernels.tile import FEW_ROWS, PANEL, ROWS, TILE, TILES, dot_columns, lanes_of
+from fastrnn.kernels.tile import FEW_ROWS, PANEL, ROWS, TILE, TILES, lanes_of
 from fastrnn.kernels.transposition import transpose, transpose_block
 
 DTYPES = [np.float32, np.float64]
@@ -66,16 +66,15 @@ def _multiply_few(rows, tiles, depth, left, stride, right, tile_stride, out):
 
 
 @njit
-def _multiply_columns(rows, last, depth, left, stride, right, at, right_stride, ahead, start, out):
+def _multiply_columns(rows, columns, depth, left, stride, right, at, right_stride, start, out):
     multiply_columns(
         rows,
-        last,
+        columns,
         depth,
         pointer_to(left, 0),
         stride,
         pointer_to(right, at),
         right_stride,
-        ahead,
         pointer_to(start, 0),
         0,
         pointer_to(out, GUARD),
@@ -210,27 +209,27 @@ def test_multiply_rows(rows, depth, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", range(1, FEW_ROWS + 1))
+@pytest.mark.parametrize("rows", range(1, 2 * FEW_ROWS + 2))
 @pytest.mark.parametrize("depth", [0, 1, 3, PANEL - 1, PANEL, 2 * PANEL + 5])
 def test_multiply_columns(rows, depth, dtype):
     rng = np.random.default_rng(rows * 100 + depth)
-    columns = dot_columns(np.dtype(dtype).itemsize)
+    width = _width(np.empty(1, dtype))
     left = rng.standard_normal((rows, depth)).astype(dtype)
-    right = np.full((columns + 1, depth + 3), np.nan, dtype)  # all that does not exist is NaN
-    bias = rng.standard_normal(columns).astype(dtype)
+    bias = rng.standard_normal(width).astype(dtype)
     tolerance = 16 * (depth + 1) * np.finfo(dtype).eps
-    for last in range(-1, columns):
-        right[: last + 2, :depth] = rng.standard_normal((last + 2, depth))
-        existing = right[1 + np.minimum(range(columns), last), :depth]
-        out = guarded(np.zeros((rows - 1) * PANEL + columns, dtype))
-        weights = right.ravel(), depth + 3, depth + 3, columns
-        _multiply_columns(rows, last, depth, to_panels(left), rows * PANEL, *weights, bias, out)
+    for columns, computed in [*columns_of(dtype), (2, lanes_of(bias.itemsize)), (width + 5, width)]:
+        right = np.full((columns + 2, depth + 3), np.nan, dtype)  # all that does not exist is NaN
+        right[1:-1, :depth] = rng.standard_normal((columns, depth))
+        existing = right[1 + np.minimum(range(computed), columns - 1), :depth]
+        out = guarded(np.zeros((rows - 1) * PANEL + width, dtype))
+        operands = to_panels(left), rows * PANEL, right.ravel(), depth + 3, depth + 3
+        _multiply_columns(rows, columns, depth, *operands, bias, out)
         assert_guards(out)
-        inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL - columns, dtype)])
+        inner = np.concatenate([out[GUARD:-GUARD], np.zeros(PANEL - width, dtype)])
         comp = inner.reshape(rows, PANEL)
-        ref = bias + left.astype(np.longdouble) @ existing.T
-        np.testing.assert_allclose(comp[:, :columns], ref.astype(dtype), rtol=0, atol=tolerance)
-        assert not comp[:, columns:].any()
+        ref = bias[:computed] + left.astype(np.longdouble) @ existing.T
+        np.testing.assert_allclose(comp[:, :computed], ref.astype(dtype), rtol=0, atol=tolerance)
+        assert not comp[:, computed:].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,9 +10,9 @@ from numba import types
 from ._jit import inner, shared
 from .emitter import Emitter
 from .memory import CACHE_LINE, copy, move, on_stack, prefetch_for_later, view
-from .panels import WIDTH_BYTES, lanes_at, rows_at_once, width_at
+from .panels import WIDTH_BYTES, rows_at_once, width_at
 from .products import multiply_columns, multiply_few, multiply_rows, tiles
-from .tile import DOT_COLUMNS, FEW_ROWS, PANEL, ROWS, TILE
+from .tile import PANEL, ROWS, TILE
 from .transposition import transpose
 from .weights import Weights
 
@@ -27,9 +27,6 @@ ROWS_PER_ASKED = Emitter.UNROLL * WIDTH_BYTES // Emitter.AHEAD
 #: Length of columns that are summed along lanes at a time: as many of few rows on the left stay in
 #: the first cache level.
 DOT_DEPTH = 2048
-#: Rows with which the columns behind those at work are asked for. Few rows ask each time: all that
-#: is asked for at once is waited for. With many rows the first ones have asked for everything.
-ASKING_ROWS = 3 * FEW_ROWS
 
 
 def _product_type(right: Callable[[types.Type], list[types.Type]]) -> Callable[..., Any]:
@@ -51,25 +48,19 @@ def multiply_along(
     start: Any, start_stride: int, out: Any,
 ) -> None:  # fmt: skip
     """`multiply_column` by sums along lanes, for columns that are contiguous and `across` apart."""
-    lanes, used = lanes_at(out), min(columns, width_at(out))
-    some = min(DOT_COLUMNS, lanes)
     for k in range(0, max(depth, 1), DOT_DEPTH):
-        for c in range(0, (used + lanes - 1) // lanes * lanes, some):
-            for first in range(0, rows, FEW_ROWS):
-                asked = first < ASKING_ROWS and columns - c >= 2 * some
-                multiply_columns(
-                    min(FEW_ROWS, rows - first),
-                    columns - 1 - c,
-                    min(DOT_DEPTH, depth - k),
-                    move(left, k // PANEL * stride + first * PANEL),
-                    stride,
-                    move(right, c * across + k),
-                    across,
-                    some * across if asked else 0,
-                    move(start, first * start_stride + c),
-                    start_stride,
-                    move(out, first * PANEL + c),
-                )
+        multiply_columns(
+            rows,
+            columns,
+            min(DOT_DEPTH, depth - k),
+            move(left, k // PANEL * stride),
+            stride,
+            move(right, k),
+            across,
+            start,
+            start_stride,
+            out,
+        )
         start, start_stride = out, PANEL
 
 

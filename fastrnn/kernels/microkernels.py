@@ -17,6 +17,9 @@ from .tile import FEW_ROWS, PANEL, ROWS, TILE, dot_columns
 #: Bytes apart at which columns take the same places of the first cache level, and bytes of each
 #: that are asked for before they are needed if they do: four whole columns would not stay there.
 SAME_PLACES, COLUMN_AHEAD = 4096, 1536
+#: Rows with which the columns behind those at work are asked for. Few rows ask each time: all that
+#: is asked for at once is waited for. With many rows the first ones have asked for everything.
+ASKING_ROWS = 3 * FEW_ROWS
 
 
 def _products_in_panels(
@@ -125,18 +128,18 @@ def add_transposed(emitter: Emitter, arguments: Any) -> None:
 
 
 def multiply_columns(emitter: Emitter, arguments: Any) -> None:
-    """A few columns of a product with contiguous columns, by sums along lanes."""
+    """A tile's width of a product with contiguous columns, by sums along lanes."""
     (
-        rows, last, depth, left, panel_stride, right, right_stride, ahead, start, start_stride, out,
+        rows, columns, depth, left, panel_stride, right, right_stride, start, start_stride, out,
     ) = arguments  # fmt: skip
     builder, lanes = emitter.builder, emitter.lanes
     wanted = dot_columns(emitter.itemsize)
     zero = emitter.constant(0)
-    rights = []
-    for c in range(wanted):
-        column = emitter.constant(c)
-        existing = builder.select(builder.icmp_signed("<", column, last), column, last)
-        rights.append(emitter.at(right, builder.mul(existing, right_stride)))
+
+    def less(x: Any, y: Any) -> Any:
+        """The smaller of two numbers."""
+        return builder.select(builder.icmp_signed("<", x, y), x, y)
+
     panels = builder.udiv(depth, emitter.constant(PANEL))
     rest = builder.urem(depth, emitter.constant(PANEL))
     registers, tail = (
@@ -147,11 +150,12 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
     apart = builder.urem(right_stride, emitter.constant(SAME_PLACES // emitter.itemsize))
     crowded = builder.icmp_signed("==", apart, zero)
     inside = builder.select(crowded, builder.sub(panels, emitter.constant(panels_ahead)), zero)
-    over = builder.add(ahead, builder.sub(near, builder.sub(depth, rest)))
-    beyond = builder.select(crowded, over, ahead)
+    to_next = builder.sub(near, builder.sub(depth, rest))  # columns, at the end of these
     part = ir.VectorType(emitter.element, wanted).as_pointer()
 
-    def emit_rows(number: int) -> None:
+    def emit_rows(
+        number: int, left: Any, rights: list[Any], beyond: Any, start: Any, out: Any
+    ) -> None:
         def step(sums: list[Any], left: Any, rights: list[Any], load: Any) -> list[Any]:
             places, result = [emitter.at(left, r * PANEL) for r in range(number)], list(sums)
             few, many = (places, rights) if number < wanted else (rights, places)
@@ -200,7 +204,41 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
             before = builder.load(before, align=emitter.itemsize)
             builder.store(builder.fadd(before, total), target, align=emitter.itemsize)
 
-    emitter.switch(rows, {number: number for number in range(1, FEW_ROWS + 1)}, emit_rows)
+    def some_columns(turn: Any, nothing: list[Any]) -> list[Any]:
+        first = emitter.times(wanted, turn)
+        last = builder.sub(columns, emitter.constant(1))
+        numbers = [builder.add(first, emitter.constant(c)) for c in range(wanted)]
+        rights = [emitter.at(right, builder.mul(less(c, last), right_stride)) for c in numbers]
+        after = builder.icmp_signed("<=", builder.add(first, emitter.constant(2 * wanted)), columns)
+
+        def some_rows(turn: Any, places: list[Any]) -> list[Any]:
+            done = emitter.times(FEW_ROWS, turn)
+            number = less(builder.sub(rows, done), emitter.constant(FEW_ROWS))
+            asking = builder.icmp_signed("<", done, emitter.constant(ASKING_ROWS))
+            asking = builder.and_(asking, after)
+            ahead = builder.select(asking, emitter.times(wanted, right_stride), zero)
+            beyond = builder.select(crowded, builder.add(ahead, to_next), ahead)
+
+            def emit(number: int) -> None:
+                left, start, out = places
+                emit_rows(number, left, rights, beyond, start, out)
+
+            emitter.switch(number, {count: count for count in range(1, FEW_ROWS + 1)}, emit)
+            moves = PANEL, start_stride, PANEL
+            return [
+                emitter.at(place, emitter.times(FEW_ROWS, move))
+                for place, move in zip(places, moves, strict=True)
+            ]
+
+        rounded = builder.add(rows, emitter.constant(FEW_ROWS - 1))
+        groups = builder.udiv(rounded, emitter.constant(FEW_ROWS))
+        places = [left, emitter.at(start, first), emitter.at(out, first)]
+        emitter.loop(groups, places, some_rows)
+        return nothing
+
+    used = less(columns, emitter.constant(emitter.width))
+    filled = builder.udiv(builder.add(used, emitter.constant(lanes - 1)), emitter.constant(lanes))
+    emitter.loop(emitter.times(lanes // wanted, filled), [], some_columns)
 
 
 def add_rows(emitter: Emitter, arguments: Any) -> None:

@@ -76,7 +76,7 @@ class _TileFunction(NamedTuple):
 
 
 _MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipipipip", microkernels.multiply_rows)
-_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipiipip", microkernels.multiply_columns)
+_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", microkernels.multiply_columns)
 _MULTIPLY_FEW = _TileFunction("multiply_few", "iiipipip", microkernels.multiply_few)
 _ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipii", microkernels.add_transposed)
 _ADD_ROWS = _TileFunction("add_rows", "ipp", microkernels.add_rows)
@@ -176,24 +176,24 @@ def multiply_few(
 def multiply_columns(
     typingctx: Any,
     rows: Any,
-    last: Any,
+    columns: Any,
     depth: Any,
     left: Any,
     panel_stride: Any,
     right: Any,
     right_stride: Any,
-    ahead: Any,
     start: Any,
     start_stride: Any,
     out: Any,
 ) -> Any:
-    """`out = start + left @ right` for `dot_columns` columns, each contiguous, and few rows.
+    """`out = start + left @ right` for a column tile whose columns are contiguous.
 
     `left`, `start` and `out` are those of `multiply_rows`. `right` points at a column, and the
-    others follow `right_stride` elements apart. `last` is the number of the last one that exists,
-    negative if it is before the first: it takes the place of those beyond it. What lies `ahead`
-    elements from each is asked for, unless the processor brings columns of its own accord; of those
-    that share places in the cache, it is at their end alone, and before it lines close by.
+    others follow `right_stride` elements apart. Of the tile's columns the first `columns` are
+    computed, up to whole registers; there may be more, as many as exist from the tile on. A few at
+    a time are multiplied by a few rows. Those behind them are asked for meanwhile, unless the
+    processor brings columns of its own accord; of those that share places in the cache, it is at
+    their end alone, and before it lines close by.
     """
     return _MULTIPLY_COLUMNS.call(left.dtype)
 
