@@ -37,7 +37,7 @@ from numba import from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from . import microkernels
+from . import dots, microkernels
 from ._jit import WRITTEN, Kernel
 from .emitter import Emitter
 
@@ -76,7 +76,7 @@ class _TileFunction(NamedTuple):
 
 
 _MULTIPLY_ROWS = _TileFunction("multiply_rows", "iiipipipipip", microkernels.multiply_rows)
-_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", microkernels.multiply_columns)
+_MULTIPLY_COLUMNS = _TileFunction("multiply_columns", "iiipipipip", dots.multiply_columns)
 _MULTIPLY_FEW = _TileFunction("multiply_few", "iiipipip", microkernels.multiply_few)
 _ADD_TRANSPOSED = _TileFunction("add_transposed", "iiipppipii", microkernels.add_transposed)
 _ADD_ROWS = _TileFunction("add_rows", "ipp", microkernels.add_rows)
