@@ -7,11 +7,14 @@ import os
 
 import numpy as np
 import pytest
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
-from fastrnn.kernels.columns import _copy_tile
+from fastrnn.kernels.columns import _copy_tile, start_of_last_tile
+from fastrnn.kernels.emitter import Emitter
 from fastrnn.kernels.memory import CACHE_LINE, first_aligned, pointer_to
-from fastrnn.kernels.panels import panels_of, width_at
+from fastrnn.kernels.panels import panels_of, rows_at_once, width_at
 from fastrnn.kernels.parts import fill_row
 from fastrnn.kernels.products import (
     add_rows,
@@ -179,6 +182,44 @@ def columns_of(dtype):
 
 #: A tile, up to all of its rows, and several, of which the last two share theirs out.
 NUMBERS_OF_ROWS = range(1, 2 * max(TILE.rows) + 2)
+
+
+@intrinsic
+def _write_rows_of_tiles(typingctx, rows, columns, target):
+    """Write the number of rows of each tile where its first row is."""
+
+    def codegen(context, builder, signature, arguments):
+        emitter = Emitter(context, builder, target.dtype)
+        rows, columns, target_at = arguments
+
+        def emit(number, place):
+            builder.store(ir.Constant(emitter.element, float(number)), place)
+
+        emitter.over_tiles(rows, columns, [target_at], [emitter.constant(1)], emit)
+        return context.get_dummy_value()
+
+    return types.void(rows, columns, target), codegen
+
+
+@njit
+def _rows_of_tiles(rows, columns, target):
+    _write_rows_of_tiles(rows, columns, pointer_to(target, 0))
+    return start_of_last_tile(rows, rows_at_once(columns, pointer_to(target, 0)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_cut_into_tiles(dtype):
+    for columns, computed in columns_of(dtype):
+        most = TILE.rows[computed // lanes_of(np.dtype(dtype).itemsize) - 1]
+        for rows in range(1, 4 * most + 1):
+            numbers = np.zeros(rows, dtype)
+            last = _rows_of_tiles(rows, columns, numbers)
+            firsts = np.flatnonzero(numbers)
+            assert np.array_equal(firsts, np.cumsum(numbers[firsts]) - numbers[firsts])
+            assert numbers.sum() == rows
+            assert len(firsts) == -(-rows // most)
+            assert numbers.max() <= most
+            assert last == firsts[-1]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

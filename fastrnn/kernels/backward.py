@@ -129,7 +129,7 @@ step_through = stepping(prefetch_to_read, differentiate)
 
 @inner
 def step_backward(job: Backward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """STEP: `dz[t]` from `dz[t+1]` in the column tiles of this part."""
+    """STEP: `dz[t]` from `dz[t+1]` in the column tiles of this part, for one step or more."""
     step_through(job, job.dz, block, stage, part, parts)
 
 

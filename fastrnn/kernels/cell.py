@@ -45,7 +45,7 @@ def activate(z: Any, number: int, states: Rows, columns: int, reach: int) -> Non
 
 @shared(_finish_type)
 def differentiate(z: Any, number: int, states: Rows, columns: int, reach: int) -> None:
-    """The first columns of a tile of gradients times `1 - a[t]^2`, the derivative of tanh."""
+    """The first columns of a tile of gradients times `1 - a^2`, the derivative of tanh."""
     width = width_at(z)  # known when this is compiled, so whole tiles are plain vector moves
     used = min(width, columns)
     for i in range(number):

@@ -234,7 +234,9 @@ def multiply_tiles_of(
 
 
 def stepping(prefetch: Any, finish: Any) -> Any:
-    """How a step goes through its column tiles: `z + left Waa'`, then what the cell makes of it.
+    """How STEP goes through its turns, one, or all of the chunk where a worker has the block alone.
+
+    A turn goes through column tiles: `z + left Waa'`, then what the cell makes of it.
 
     `panels` are two buffers: of them `z` is the rows of a turn, and `left` those of the turn before
     that take part: forward as many, backward all. `finish(z, number, states, columns, reach)`
@@ -243,7 +245,7 @@ def stepping(prefetch: Any, finish: Any) -> Any:
     """
 
     @inlined
-    def turn_of(
+    def take_turn(
         z: Any, number: int, states: Rows, reach: int, left: Any, left_rows: int, weights: Weights,
         n_a: int, stride: int, first: int, last: int,
     ) -> None:  # fmt: skip
@@ -292,7 +294,7 @@ def stepping(prefetch: Any, finish: Any) -> Any:
             number = rows_at(block, active, turn)
             left_rows = rows_at(block, active, turn - block.backward)
             states = rows_in(a, step_of(block, turn), order, block.lo)
-            turn_of(z, number, states, reach, left, left_rows, weights, n_a, stride, first, last)
+            take_turn(z, number, states, reach, left, left_rows, weights, n_a, stride, first, last)
             z, left = move(z, number * PANEL), z
 
     return step

@@ -10,7 +10,7 @@ from numba import types
 from ._jit import inner, shared
 from .emitter import Emitter
 from .memory import CACHE_LINE, copy, move, on_stack, prefetch_for_later, view
-from .panels import WIDTH_BYTES, rows_at_once, width_at
+from .panels import WIDTH_BYTES, rows_at_once, tiles_of, width_at
 from .products import multiply_columns, multiply_few, multiply_rows, tiles
 from .tile import PANEL, ROWS, TILE
 from .transposition import transpose
@@ -123,6 +123,15 @@ def multiply_lying(
         start, start_stride = out, PANEL
 
 
+@inner
+def start_of_last_tile(rows: int, at_once: int) -> int:
+    """First row of the last tile into which `multiply_rows` cuts so many."""
+    if rows <= at_once:
+        return 0
+    last_two = rows - (tiles_of(rows, at_once) - 2) * at_once
+    return rows - last_two // 2
+
+
 @shared(_product_type(lambda dtype: [types.CPointer(dtype)]), tiles)
 def multiply_packed(
     rows: int, columns: int, depth: int, left: Any, stride: int, right: Any, after: Any,
@@ -137,7 +146,7 @@ def multiply_packed(
     The depth goes in blocks, so that a block of the weights stays in the first cache level for
     all rows; a sum continues where the block before left it.
     """
-    at_once, width = rows_at_once(columns, out), width_at(out)
+    width, last = width_at(out), start_of_last_tile(rows, rows_at_once(columns, out))
     for k in range(0, max(depth, 1), BLOCK_ROWS):
         some, rest = min(BLOCK_ROWS, depth - k), depth - k - BLOCK_ROWS
         ahead = move(right, (k + BLOCK_ROWS) * width) if rest > 0 else after
@@ -154,7 +163,7 @@ def multiply_packed(
             move(right, k * width),
             width,
             ahead,
-            (following - asked) * width // max(rows - at_once, 1),
+            (following - asked) * width // max(last, 1),
             start,
             start_stride,
             out,

@@ -33,9 +33,10 @@ class _Dots:
         apart = builder.urem(right_stride, emitter.constant(SAME_PLACES // emitter.itemsize))
         self.crowded = builder.icmp_signed("==", apart, zero)
         before_end = builder.sub(self.panels, emitter.constant(ahead))
-        #: Panels that ask for lines `near` by, and from where on it is those after all panels.
+        #: The first turns, so many, ask for what lies `near` elements ahead in their own columns,
         self.inside = builder.select(self.crowded, before_end, zero)
         self.near = emitter.constant(ahead * PANEL)
+        #: those after them for the start of the columns behind: so much ahead, less a column.
         self.to_end = builder.sub(self.near, builder.sub(depth, rest))
 
     def _step(

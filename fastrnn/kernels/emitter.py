@@ -41,7 +41,7 @@ def folded(
 
 
 class Emitter:
-    """Emits one tile: accumulators in registers, a loop of multiply-adds over the depth."""
+    """Emits tiles: accumulators in registers, a loop of multiply-adds over the depth."""
 
     UNROLL = 2
     #: Bytes of weights that each unrolled turn asks for: no more than it multiplies by, and at most
@@ -256,8 +256,8 @@ class Emitter:
         """`emit(number, *pointers)` for one tile after the other, of so many of the `rows`.
 
         The last two share theirs out evenly. Each of `pointers` moves on by its stride for every
-        row. `vectors` are those of `columns`, known when it runs; columns beyond these, in the same
-        register, are computed as well.
+        row. Before, `vectors` is set to the registers that `columns` fill, no more than a tile's:
+        there is code for each number of them.
         """
         builder = self.builder
         lanes = self.constant(self.lanes)

@@ -103,7 +103,7 @@ step_through = stepping(prefetch_to_write, activate)
 
 @inner
 def step_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int) -> None:
-    """STEP: `a[t]` from `a[t-1]` in the column tiles of this part.
+    """STEP: `a[t]` from `a[t-1]` in the column tiles of this part, for one step or more.
 
     Before that, the first step of a chunk makes `x Wax' + ba` for all of its rows.
     """

@@ -1,4 +1,4 @@
-"""Rows of panels: where they are, packing into them and out of them, and their outer products."""
+"""Rows of panels: where they are, packing into them and out of them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Rows(NamedTuple):
     Few words: for a single sample it takes longer to hand arrays on than to copy a row.
     """
 
-    data: Any  #: pointer to the step of sample 0
+    data: Any  #: pointer to the first column of sample 0
     across: int  #: bytes between columns
     apart: int  #: bytes between samples
     order: Any  #: pointer to the number of the first sample; those of the others follow

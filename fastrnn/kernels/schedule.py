@@ -99,6 +99,7 @@ def sharing(run: Any, clear: Any) -> Any:
         """
         done = workers
         shared = sizes.blocks == 1 and workers > 1
+        alone = 0 if shared else 1
         parts = workers if shared else 1
         if not shared:
             wait_for(counters, done)
@@ -108,9 +109,7 @@ def sharing(run: Any, clear: Any) -> Any:
             if not shared and take(counters, CLAIMED + group) > 0:
                 continue
             for b in range(group, sizes.blocks, sizes.groups):
-                block = block_of(
-                    job.order, job.active, b, sizes, backward, group, 0 if shared else 1
-                )  # fmt: skip
+                block = block_of(job.order, job.active, b, sizes, backward, group, alone)
                 stage = first_stage(block, job.active)
                 while stage.kind != DONE:
                     if shared:
@@ -134,7 +133,7 @@ def sharing(run: Any, clear: Any) -> Any:
             part = take(counters, CLEARED)
             while part < CLEARINGS:
                 for b in range(sizes.blocks):
-                    block = block_of(job.order, job.active, b, sizes, 0, 0, 1)
+                    block = block_of(job.order, job.active, b, sizes, 0, 0, 0)
                     clear(job, block, part, CLEARINGS)
                 part = take(counters, CLEARED)
         return done if shared else done + sizes.groups

@@ -60,9 +60,9 @@ class Stage(NamedTuple):
     begin: int  #: first turn of the chunk
     end: int  #: turn after its last
     rows: int  #: rows of the chunk
-    turn: int
+    turn: int  #: of STEP its first, or only one; of FINISH the last of the chunk
     row: int  #: first row of this turn in the buffer
-    previous: int  #: first row of the turn before it, in its buffer
+    previous: int  #: of STEP, first row of the turn before it, in its buffer
     side: int  #: which of the two buffers holds this chunk
 
 
