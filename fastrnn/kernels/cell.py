@@ -14,7 +14,7 @@ from numba import types
 from ._jit import shared
 from .activation import tanh_copied, tanh_register, tanh_streamed
 from .memory import FAR, PAST, move, prefetch_to_read, prefetch_to_write, view
-from .panels import AHEAD, Rows, entry_of, lanes_at, prefetch_row, rows_type, width_at
+from .panels import Rows, entry_of, lanes_at, prefetch_next, rows_type, width_at
 from .parts import store_register
 from .tile import PANEL
 
@@ -30,8 +30,8 @@ def activate(z: Any, number: int, states: Rows, columns: int, reach: int) -> Non
     """`tanh` of the first columns of a tile in place, and to so many rows within a reach."""
     lanes, used = lanes_at(z), min(width_at(z), columns)
     for i in range(number):
-        if reach == FAR and i + AHEAD < number:
-            prefetch_row(prefetch_to_write, states, i + AHEAD, 0, used)
+        if reach == FAR:
+            prefetch_next(prefetch_to_write, states, i, number, used)
         values, state = move(z, i * PANEL), entry_of(states, i, 0)
         for c in range(0, used, lanes):
             if used - c < lanes:
@@ -49,8 +49,8 @@ def differentiate(z: Any, number: int, states: Rows, columns: int, reach: int) -
     width = width_at(z)  # known when this is compiled, so whole tiles are plain vector moves
     used = min(width, columns)
     for i in range(number):
-        if reach == FAR and i + AHEAD < number:
-            prefetch_row(prefetch_to_read, states, i + AHEAD, 0, used)
+        if reach == FAR:
+            prefetch_next(prefetch_to_read, states, i, number, used)
         tile_row = view(move(z, i * PANEL), width)
         state = view(entry_of(states, i, 0), width)
         if used == width:

@@ -7,13 +7,7 @@ from typing import Any
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
-from .columns import (
-    BLOCK_ROWS,
-    PRODUCTS,
-    add_to_tiles,
-    multiply_column,
-    tiles_at_once,
-)
+from .columns import BLOCK_ROWS, PRODUCTS, add_to_tiles, multiply_column, tiles_at_once
 from .memory import (
     FAR,
     NEAR,
@@ -261,7 +255,8 @@ def stepping(prefetch: Any, finish: Any) -> Any:
                 tiles = tiles_at_once(weights, left_rows, column, end, tile)
                 beyond = min(column + tiles * width, end)
                 if k + depth == n_a and reach == FAR:
-                    prefetch_first(prefetch, states, number, column, beyond)
+                    own = columns_from(states, column)
+                    prefetch_first(prefetch, own, number, beyond - column)
                 if tiles > 1:
                     add_to_tiles(
                         tiles, left_rows, depth, tile_at(left, stride, 0, k), stride, weights, k,

@@ -168,8 +168,7 @@ def multiply_packed(
             start_stride,
             out,
         )
-        start = out
-        start_stride = PANEL
+        start, start_stride = out, PANEL
 
 
 #: What `multiply_column` calls by symbols.

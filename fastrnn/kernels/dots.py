@@ -145,12 +145,9 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
             moves = (emitter.times(FEW_ROWS, move) for move in (PANEL, start_stride, PANEL))
             return [emitter.at(place, move) for place, move in zip(places, moves, strict=True)]
 
-        rounded = builder.add(rows, emitter.constant(FEW_ROWS - 1))
-        groups = builder.udiv(rounded, emitter.constant(FEW_ROWS))
         places = [left, emitter.at(start, first), emitter.at(out, first)]
-        emitter.loop(groups, places, some_rows)
+        emitter.loop(emitter.parts_of(rows, FEW_ROWS), places, some_rows)
         return nothing
 
-    used, lanes = smaller(columns, emitter.constant(emitter.width)), emitter.constant(emitter.lanes)
-    filled = builder.udiv(builder.add(used, emitter.constant(emitter.lanes - 1)), lanes)
+    filled = emitter.parts_of(smaller(columns, emitter.constant(emitter.width)), emitter.lanes)
     emitter.loop(emitter.times(emitter.lanes // wanted, filled), [], some_columns)

@@ -74,6 +74,11 @@ class Emitter:
             return factor * value
         return self.builder.mul(self.constant(factor), value)
 
+    def parts_of(self, count: Any, size: int) -> Any:
+        """Parts of up to `size` that make up `count`."""
+        rounded = self.builder.add(count, self.constant(size - 1))
+        return self.builder.udiv(rounded, self.constant(size))
+
     def at(self, pointer: Any, offset: Any) -> Any:
         """The pointer `offset` elements further on."""
         if isinstance(offset, int):
@@ -260,7 +265,6 @@ class Emitter:
         there is code for each number of them.
         """
         builder = self.builder
-        lanes = self.constant(self.lanes)
 
         def emit_width(used: int) -> None:
             self.vectors, most = used, TILE.rows[used - 1]
@@ -278,8 +282,7 @@ class Emitter:
                 places = [self.at(place, move) for place, move in zip(places, moves, strict=True)]
                 return [builder.sub(left, number), *places]
 
-            tiles = builder.udiv(builder.add(rows, self.constant(most - 1)), whole)
-            self.loop(tiles, [rows, *pointers], tile)
+            self.loop(self.parts_of(rows, most), [rows, *pointers], tile)
 
-        vectors = builder.udiv(builder.add(columns, self.constant(self.lanes - 1)), lanes)
+        vectors = self.parts_of(columns, self.lanes)
         self.switch(vectors, {used: used for used in range(1, VECTORS + 1)}, emit_width)

@@ -127,18 +127,25 @@ def columns_from(rows: Rows, column: int) -> Rows:
 
 
 @inner
-def prefetch_row(prefetch: Any, rows: Rows, i: int, first: int, last: int) -> None:
-    """Ask for columns `first` to `last` of row `i`, which follow each other."""
+def _prefetch_row(prefetch: Any, rows: Rows, i: int, columns: int) -> None:
+    """Ask for the first columns of row `i`, which follow each other."""
     begin = entry_of(rows, i, 0)
-    for k in range(first, last, CACHE_LINE // itemsize_of(begin)):
+    for k in range(0, columns, CACHE_LINE // itemsize_of(begin)):
         prefetch(move(begin, k))
 
 
 @inner
-def prefetch_first(prefetch: Any, rows: Rows, number: int, first: int, last: int) -> None:
-    """Ask for these columns of the first of so many rows; others follow in time."""
+def prefetch_first(prefetch: Any, rows: Rows, number: int, columns: int) -> None:
+    """Ask for the first columns of the first of so many rows; `prefetch_next` for the others."""
     for i in range(min(AHEAD, number)):
-        prefetch_row(prefetch, rows, i, first, last)
+        _prefetch_row(prefetch, rows, i, columns)
+
+
+@inner
+def prefetch_next(prefetch: Any, rows: Rows, i: int, number: int, columns: int) -> None:
+    """Ask for the first columns of the row `AHEAD` of row `i`, if it is one of so many."""
+    if i + AHEAD < number:
+        _prefetch_row(prefetch, rows, i + AHEAD, columns)
 
 
 @inner
@@ -170,10 +177,10 @@ def pack_rows(rows: Rows, columns: int, number: int, reach: int, panels: Any, st
         _gather_rows(rows, columns, number, panels, stride)
         return
     if reach == FAR:
-        prefetch_first(prefetch_to_read, rows, number, 0, columns)
+        prefetch_first(prefetch_to_read, rows, number, columns)
     for i in range(number):
-        if reach == FAR and i + AHEAD < number:
-            prefetch_row(prefetch_to_read, rows, i + AHEAD, 0, columns)
+        if reach == FAR:
+            prefetch_next(prefetch_to_read, rows, i, number, columns)
         source = entry_of(rows, i, 0)
         for first in range(0, columns, PANEL):
             out = tile_at(panels, stride, i, first)
@@ -194,10 +201,10 @@ def unpack_rows(
 ) -> None:
     """The way back, to rows whose columns follow each other."""
     if reach == FAR:
-        prefetch_first(prefetch_to_write, rows, number, 0, columns)
+        prefetch_first(prefetch_to_write, rows, number, columns)
     for i in range(number):
-        if reach == FAR and i + AHEAD < number:
-            prefetch_row(prefetch_to_write, rows, i + AHEAD, 0, columns)
+        if reach == FAR:
+            prefetch_next(prefetch_to_write, rows, i, number, columns)
         target = entry_of(rows, i, 0)
         for first in range(0, columns, PANEL):
             values, out = tile_at(panels, stride, i, first), move(target, first)
