@@ -40,7 +40,7 @@ LARGE = [
     Shape(12, 32, 9, 300, 30),
     Shape(40, 250, 9, 15, 18),
     Shape(40, 200, 9, 20, 9),
-    Shape(5, 33, 3, 1, 40),
+    Shape(5, 33, 3, 1, 300),
 ]
 # Single steps of more than one row of tiles, whose weights have long rows and are not packed.
 LONG_ROWS = [Shape(520, 530, 3, 16, 1), Shape(600, 520, 3, 24, 1), Shape(30, 530, 3, 70, 1)]

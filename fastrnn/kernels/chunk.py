@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import types
 
 from ._jit import array_in, array_out, inlined, inner, shared
@@ -17,6 +18,7 @@ from .memory import (
     move,
     on_stack,
     pointer_into,
+    pointer_to,
     reach_to_read,
     starts_lines,
 )
@@ -47,6 +49,10 @@ STAGED_BYTES = 1 << 24
 
 #: Rows of a step whose states stay there in whole.
 NEAR_ROWS = 64
+
+#: Steps of a single sample whose rows are packed or unpacked by one call, and their numbers.
+STEPS_AT_ONCE = 64
+_NUMBERS = np.arange(STEPS_AT_ONCE, dtype=np.int64)
 
 
 @inner
@@ -87,6 +93,28 @@ def _stage(array: Any, order: Any, active: Any, block: Block, staged: Any) -> No
         )  # fmt: skip
 
 
+@inner
+def _turns_at_once(block: Block, active: Any, turn: int, end: int) -> int:
+    """Turns from `turn` on, before `end`, in which the same single sample is active; at least 1."""
+    turns, most = 1, min(STEPS_AT_ONCE, end - turn)
+    if rows_at(block, active, turn) == 1:
+        while turns < most and rows_at(block, active, turn + turns) == 1:
+            turns += 1
+    return turns
+
+
+@inner
+def _rows_of(
+    array: Any, shift: int, order: Any, block: Block, turn: int, turns: int, lo: int
+) -> Rows:
+    """Rows of a turn in `array` (n, m, T) from row `lo` on, or those of `turns` of one sample."""
+    if turns == 1:
+        return rows_in(array, step_of(block, turn) - shift, order, block.lo + lo)
+    across, _, apart = array.strides
+    begin = pointer_into(array, 0, order[block.lo], step_of(block, turn + lo) - shift)
+    return Rows(begin, across, -apart if block.backward else apart, pointer_to(_NUMBERS, 0))
+
+
 def _pack_chunk_type(dtype: types.Type) -> types.Type:
     index, pointer = types.int64, types.CPointer(dtype)
     array, numbers = array_in(dtype, 3), array_in(index, 1)
@@ -110,16 +138,20 @@ def pack_chunk(
             _stage(source, order, active, block, staged)
         n, _, T = source.shape
         source = by_sample(source, move(staged, -block.lo * T * n))
-    reach, row = reach_to_read(source), 0
-    for turn in range(stage.begin, stage.end):
-        rows = rows_at(block, active, turn)
+    reach, row, turn = reach_to_read(source), 0, stage.begin
+    while turn < stage.end:
+        turns = _turns_at_once(block, active, turn, stage.end - shift)
+        rows = rows_at(block, active, turn) if turns == 1 else turns
         lo, hi = max(first - row, 0), min(last - row, rows)
         if lo < hi:
-            t, at = step_of(block, turn) - shift, block.lo + lo
-            own = rows_in(a0, 0, order, at) if t < 0 else rows_in(source, t, order, at)
+            if step_of(block, turn) < shift:
+                own = rows_in(a0, 0, order, block.lo + lo)
+            else:
+                own = _rows_of(source, shift, order, block, turn, turns, lo)
             out = move(panels, (row + lo) * PANEL)
             pack_rows(own, len(source), hi - lo, reach, out, stride)
         row += rows
+        turn += turns
 
 
 def _unpack_chunk_type(dtype: types.Type) -> types.Type:
@@ -137,15 +169,17 @@ def unpack_chunk(
     first: int, last: int, target: Any, reach: int,
 ) -> None:  # fmt: skip
     """The way back: rows `first` to `last` of a chunk into Fortran-ordered `target` (n, m, T)."""
-    row = 0
-    for turn in range(stage.begin, stage.end):
-        rows = rows_at(block, active, turn)
+    row, turn = 0, stage.begin
+    while turn < stage.end:
+        turns = _turns_at_once(block, active, turn, stage.end)
+        rows = rows_at(block, active, turn) if turns == 1 else turns
         lo, hi = max(first - row, 0), min(last - row, rows)
         if lo < hi:
-            own = rows_in(target, step_of(block, turn), order, block.lo + lo)
+            own = _rows_of(target, 0, order, block, turn, turns, lo)
             values = move(panels, (row + lo) * PANEL)
             unpack_rows(values, stride, own, len(target), hi - lo, reach)
         row += rows
+        turn += turns
 
 
 @inner
