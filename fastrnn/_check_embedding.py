@@ -20,12 +20,13 @@ def embedding(table: Any) -> Array:
 
 
 def symbols(value: Any, count: int) -> NDArray[np.integer[Any]]:
-    """Check symbols (m, T) from 0 to `count` - 1."""
+    """Check symbols (m, T) from 0 to `count` - 1; return them as a new array, as lengths are."""
     array = plain("symbols", value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"symbols must be integers, got {came(value)}")
     if array.ndim != 2:
         raise ValueError(f"symbols must have shape (m, T), got {array.shape}")
+    array = array.copy()
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < count:
         raise ValueError(
             f"symbols must lie in 0..{count - 1}, got {int(array.min())}..{int(array.max())}"

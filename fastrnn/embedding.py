@@ -75,5 +75,5 @@ def embedding_backward(dx: ArrayLike, symbols: ArrayLike, n_symbols: int) -> Arr
     """
     gradient, found, count = _check_embedding.gradient(dx, symbols, n_symbols)
     table = np.zeros((count, len(gradient)))
-    kernels.add_rows(gradient.dtype, found.T.ravel().astype(np.int64), gradient, table)
+    kernels.scatter_add(gradient.dtype, found.T.ravel().astype(np.int64), gradient, table)
     return np.ascontiguousarray(table.T, gradient.dtype)

@@ -5,6 +5,7 @@ import pytest
 from numpy.random import default_rng as rng
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fastrnn import _check_embedding
 from fastrnn.embedding import embedding_backward, embedding_forward
 
 DTYPES = [np.float32, np.float64]
@@ -58,6 +59,18 @@ def test_symbols_are_checked(symbols, error, match):
         embedding_forward(symbols, np.zeros((3, 4)))
     with pytest.raises(error, match=match):
         embedding_backward(np.zeros((3, 1, 2)), symbols, 4)
+
+
+def test_symbols_are_copied_before_they_are_checked(monkeypatch):
+    symbols = np.array([[2, 0]])
+
+    def computing_dtype(arrays):
+        symbols[...] = 1  # as another thread could, between the check and the kernel
+        return np.dtype(float)
+
+    monkeypatch.setattr(_check_embedding, "computing_dtype", computing_dtype)
+    comp = embedding_backward(np.ones((1, 1, 2)), symbols, 3)
+    assert_array_equal(comp, [[1, 0, 1]])
 
 
 def test_other_arguments_are_checked():

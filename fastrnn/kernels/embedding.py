@@ -14,7 +14,7 @@ from ._jit import array_in, array_out, entry
         array_in(types.int64, 1), array_in(dtype, 3), array_out(types.float64, 2, "C")
     )
 )
-def add_rows(numbers: Any, dx: Any, table: Any) -> None:
+def scatter_add(numbers: Any, dx: Any, table: Any) -> None:
     """Add ``dx[:, i, t]`` to row ``numbers[t m + i]`` of ``table``, in that order.
 
     The sum is in float64: a frequent row has some thousand terms.
