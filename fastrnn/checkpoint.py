@@ -52,6 +52,15 @@ class Progress(NamedTuple):
     settings: dict[str, Any]
 
 
+class _Contents(NamedTuple):
+    """What a checkpoint holds."""
+
+    parameters: dict[str, Array]
+    optimizer: dict[str, Array]
+    random_state: dict[str, Any] | None
+    progress: Progress
+
+
 def save(
     path: str | os.PathLike[str],
     parameters: Mapping[str, Array],
@@ -163,61 +172,86 @@ def load(
         If there is no file.
     CheckpointError
         If it is truncated, damaged or no checkpoint, or one of other parameters, of another
-        optimizer or of another random generator. Nothing is overwritten then.
+        optimizer or of another random generator, or if parameters cannot be overwritten. Nothing
+        is overwritten then.
 
     Examples
     --------
     See `save`.
     """
-    header, stored, state = _read(Path(path))
-    _compare(path, stored, parameters)
-    random_state = header["random_state"]
-    kind = type(rng.bit_generator).__name__ if rng is not None else None
-    if rng is not None and (random_state or {}).get("bit_generator") != kind:
-        found = random_state["bit_generator"] if random_state else "no random state"
-        raise CheckpointError(f"{path} holds {found}, not the state of a {kind}")
+    stored = _read(Path(path))
+    _compare_parameters(path, stored.parameters, parameters)
+    state = stored.random_state or {}
+    if rng is not None:
+        _compare_random_state(path, state, rng)
     try:
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(stored.optimizer)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is of another optimizer: {error}") from error
+    # Nothing can fail any more.
     for name, array in parameters.items():
-        np.copyto(array, stored[name])
+        np.copyto(array, stored.parameters[name])
     if rng is not None:
-        rng.bit_generator.state = random_state
-    return Progress(header["step"], header["epoch"], header["settings"])
+        rng.bit_generator.state = state
+    return stored.progress
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array], dict[str, Array]]:
-    """Read the header, the parameters and the optimizer's state, every byte of each."""
+def _read(path: Path) -> _Contents:
+    """Read a checkpoint, every byte of it."""
     with open(path, "rb") as file:
         # A damaged file fails in whichever layer comes upon it first: zip, npy, UTF-8 or JSON.
         try:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("header")))
-            known = header["format"] == _FORMAT
+            found = header["format"]
+            if found == _FORMAT:
+                return _sorted_out(header, arrays)
         except Exception as error:
             raise CheckpointError(
-                f"{path} is truncated, damaged or no checkpoint: {error}"
+                f"{path} is truncated, damaged or no checkpoint: {error!r}"
             ) from error
-    if not known:
-        raise CheckpointError(f"{path} must be a {_FORMAT!r}, got {header['format']!r}")
+    raise CheckpointError(f"{path} must be a {_FORMAT!r}, got {found!r}")
+
+
+def _sorted_out(header: dict[str, Any], arrays: dict[str, Array]) -> _Contents:
+    """The contents of a checkpoint; raises something if any of them is missing, or one too many."""
     parts: dict[str, dict[str, Array]] = {"parameters": {}, "optimizer": {}}
     for key, array in arrays.items():
         part, _, name = key.partition("/")
         parts[part][name] = array
-    return header, parts["parameters"], parts["optimizer"]
+    progress = Progress(int(header["step"]), int(header["epoch"]), dict(header["settings"]))
+    state = header["random_state"]
+    return _Contents(
+        **parts, random_state=None if state is None else dict(state), progress=progress
+    )
 
 
-def _compare(
-    path: str | os.PathLike[str], stored: Mapping[str, Array], parameters: Mapping[str, Array]
+def _compare_random_state(
+    path: str | os.PathLike[str], state: Mapping[str, Any], rng: np.random.Generator
 ) -> None:
-    """Refuse parameters of other names, shapes or dtypes."""
+    """Refuse a state that the generator does not take."""
+    kind = type(rng.bit_generator)
+    try:
+        kind().state = state  # of a generator that nobody needs
+    except Exception as error:  # of whatever kind, as in a damaged file
+        found = state.get("bit_generator", "no random state")
+        raise CheckpointError(
+            f"{path} holds {found}, not the state of a {kind.__name__}: {error!r}"
+        ) from error
+
+
+def _compare_parameters(
+    path: str | os.PathLike[str], stored: Mapping[str, Array], parameters: Mapping[str, Any]
+) -> None:
+    """Refuse parameters of other names, shapes or dtypes, or that cannot be overwritten."""
     if stored.keys() != parameters.keys():
         raise CheckpointError(
             f"{path} holds parameters {', '.join(stored)}, expected {', '.join(parameters)}"
         )
     for name, array in parameters.items():
+        if not (isinstance(array, np.ndarray) and array.flags.writeable):
+            raise CheckpointError(f"{path} cannot be loaded into {name}: no array to be written to")
         found = stored[name]
         if (found.shape, found.dtype) != (array.shape, array.dtype):
             raise CheckpointError(

@@ -126,6 +126,7 @@ def assert_refused(path, match, training=None, **keywords):
     for name, array in before.items():
         assert_array_equal(training[0][name], array)
     assert training[1].state_dict()["learning_rate"] == 0.01
+    assert training[1].state_dict().get("step", 0) == 0
 
 
 def test_every_truncation_is_refused(path):
@@ -157,6 +158,46 @@ def test_another_file_is_refused(path):
     with open(path, "wb") as file:
         np.savez(file, header=np.array({"format": "x"}, object))
     assert_refused(path, "no checkpoint")
+
+
+def rewrite(path, header=(), **arrays):
+    """Write a checkpoint anew with other things in it; None takes one out."""
+    with np.load(path) as archive:
+        contents = {name: archive[name] for name in archive.files}
+    fields = json.loads(str(contents["header"])) | dict(header)
+    contents["header"] = np.array(json.dumps({k: v for k, v in fields.items() if v is not None}))
+    with open(path, "wb") as file:
+        np.savez(file, **contents, **arrays)
+
+
+@pytest.mark.parametrize("field", ["step", "epoch", "settings", "random_state"])
+@pytest.mark.parametrize("value", [None, "x"])
+def test_a_header_that_lacks_something_is_refused(path, field, value):
+    rewrite(path, {field: value})
+    assert_refused(path, "damaged", rng=rng(0))
+
+
+def test_an_array_of_no_known_part_is_refused(path):
+    rewrite(path, **{"gradients/dWax": np.zeros(3)})
+    assert_refused(path, "damaged")
+
+
+def test_a_random_state_that_is_incomplete_is_refused(path):
+    generator = rng(0)
+    before = generator.bit_generator.state
+    rewrite(path, {"random_state": {"bit_generator": "PCG64"}})
+    assert_refused(path, "PCG64, not the state of a PCG64: KeyError", rng=generator)
+    assert generator.bit_generator.state == before
+
+
+@pytest.mark.parametrize("name", ["Wax", "by"])
+def test_parameters_that_cannot_be_overwritten_are_refused(path, name):
+    parameters, optimizer = new_training()
+    parameters[name].flags.writeable = False
+    assert_refused(path, f"into {name}: no array to be written to", (parameters, optimizer))
+    listed = parameters | {name: parameters[name].tolist()}
+    with pytest.raises(checkpoint.CheckpointError, match=f"into {name}: no array"):
+        checkpoint.load(path, listed, optimizer)
 
 
 def test_another_training_is_refused(path):
