@@ -7,7 +7,7 @@ an optimizer. A parameter or gradient comes back as the array it is, for its own
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from fastrnn._conform import FLOAT32, FLOAT64, Array, came, plain
 
 #: Steps that no training takes: from here on a count could leave the range of int64.
 _MANY = 2**62
+
+#: Gradients that belong to samples, and to no parameter.
+_OF_SAMPLES = ("da", "dx", "da0", "dxt", "da_prev")
 
 
 def non_negative_number(name: str, value: Any) -> float:
@@ -64,9 +67,7 @@ def initialization(
 
 def arrays_to_update(name: str, arrays: Any, besides: Sequence[str] = ()) -> dict[str, Array]:
     """Check that arrays, all but those of some keys, can be updated in place; return them."""
-    if not isinstance(arrays, Mapping):
-        raise TypeError(f"{name} must be a mapping of names to arrays, got {came(arrays)}")
-    chosen = {key: array for key, array in arrays.items() if key not in besides}
+    chosen = {key: array for key, array in _items(name, arrays) if key not in besides}
     for key, array in chosen.items():
         if not isinstance(array, np.ndarray) or array.dtype not in (FLOAT32, FLOAT64):
             raise TypeError(
@@ -77,6 +78,18 @@ def arrays_to_update(name: str, arrays: Any, besides: Sequence[str] = ()) -> dic
         if not array.flags.writeable:
             raise ValueError(f"{name}[{key!r}] must be writeable, got a read-only array")
     return chosen
+
+
+def gradients_to_update(gradients: Any) -> dict[str, Array]:
+    """Check that the gradients of parameters can be updated in place; return them."""
+    return arrays_to_update("gradients", gradients, besides=_OF_SAMPLES)
+
+
+def _items(name: str, arrays: Any) -> ItemsView[str, Any]:
+    """The items of a mapping."""
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"{name} must be a mapping of names to arrays, got {came(arrays)}")
+    return arrays.items()
 
 
 def parameters_like(
@@ -97,21 +110,17 @@ def parameters_like(
     return arrays
 
 
-def gradients_by_parameter(
-    gradients: Any, parameters: Mapping[str, Array], ignored: Sequence[str]
-) -> dict[str, Array]:
+def gradients_by_parameter(gradients: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
     """Check gradients ``dW`` of parameters ``W``; return them in the parameters' dtypes, by W."""
-    if not isinstance(gradients, Mapping):
-        raise TypeError(f"gradients must be a mapping of names to arrays, got {came(gradients)}")
-    names = {f"d{name}": name for name in parameters}
-    unknown = [key for key in gradients if key not in names and key not in ignored]
+    names, checked = {f"d{name}": name for name in parameters}, {}
+    given = _items("gradients", gradients)
+    unknown = [key for key, _ in given if key not in names and key not in _OF_SAMPLES]
     if unknown:
         raise ValueError(
-            f"gradients must have keys of {', '.join((*names, *ignored))}, "
+            f"gradients must have keys of {', '.join((*names, *_OF_SAMPLES))}, "
             f"got {', '.join(map(repr, unknown))}"
         )
-    checked = {}
-    for key, value in gradients.items():
+    for key, value in given:
         if key in names:
             name = names[key]
             like, parameter = f"parameters[{name!r}]", parameters[name]
@@ -125,8 +134,7 @@ def gradients_by_parameter(
 
 def state_arrays(state: Any, like: Mapping[str, Array]) -> dict[str, Array]:
     """Check the state of an optimizer against another of the same keys, shapes and dtypes."""
-    if not isinstance(state, Mapping):
-        raise TypeError(f"state must be a mapping of names to arrays, got {came(state)}")
+    _items("state", state)
     wrong = [f"no {key}" for key in like if key not in state]
     wrong += [repr(key) for key in state if key not in like]
     if wrong:

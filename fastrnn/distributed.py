@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import _check, _check_training
+
 Array = NDArray[Any]
 
 #: What Open MPI, and MPICH and its kin, tell a process of how many there are.
@@ -107,9 +109,8 @@ class Ranks:
         ----------
         gradients : mapping of ndarray
             float32 or float64, summed up and not averaged: ``output_backward(...,
-            reduction="sum")`` gives those. The arrays whose keys begin with ``d`` and belong to a
-            parameter are divided and overwritten; ``da``, ``dx``, ``da0``, ``dxt`` and ``da_prev``
-            are of one rank's samples and left alone.
+            reduction="sum")`` gives those. Overwritten, but for ``da``, ``dx``, ``da0``, ``dxt``
+            and ``da_prev``, which are of one rank's samples and left alone.
         loss_sum : float
             Sum of the losses of this rank.
         count : int
@@ -122,15 +123,23 @@ class Ranks:
         Reduced
             ``(loss, labelled, stop)``, the same on every rank.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient to be overwritten is no array of float32 or float64 or is read-only,
+            `loss_sum` no number, or `count` no integer of 0 or more.
+
         Examples
         --------
         See `Ranks`.
         """
-        arrays = _of_parameters(gradients)
+        found = _check_training.gradients_to_update(gradients)
+        arrays = [found[name] for name in sorted(found)]  # whatever the order of the keys
+        loss_sum, count = _check.real_number("loss_sum", loss_sum), _check.dimension("count", count)
         size = sum(array.size for array in arrays)
         buffer = np.empty(size + 4, np.result_type(np.float32, *(array.dtype for array in arrays)))
         _gather(arrays, buffer)
-        buffer[size:] = loss_sum, count // _DIGIT, count % _DIGIT, stop
+        buffer[size:] = loss_sum, count // _DIGIT, count % _DIGIT, bool(stop)
         if self._comm is not None:
             own, buffer = buffer, np.empty_like(buffer)
             self._comm.Allreduce(own, buffer)  # the operation is SUM unless another is named
@@ -189,12 +198,6 @@ class Ranks:
                 f"the parameters of rank {', '.join(map(str, differ))} differ from those of "
                 "rank 0: a rank has skipped a step, changed its parameters, or computes otherwise"
             )
-
-
-def _of_parameters(gradients: Mapping[str, Array]) -> list[Array]:
-    """Gradients of parameters, in an order that does not depend on that of the keys."""
-    of_samples = ("da", "dx", "da0", "dxt", "da_prev")
-    return [gradients[name] for name in sorted(gradients) if name not in of_samples]
 
 
 def _gather(arrays: list[Array], buffer: Array) -> None:

@@ -19,8 +19,6 @@ from fastrnn import _check, _check_training
 
 Array = NDArray[Any]
 
-_OF_NO_PARAMETER = ("da", "dx", "da0", "dxt", "da_prev")
-
 
 def clip_gradients(gradients: Mapping[str, Array], max_norm: float) -> float:
     """Scale the gradients of all parameters, in place, so that their norm is at most `max_norm`.
@@ -63,7 +61,7 @@ def clip_gradients(gradients: Mapping[str, Array], max_norm: float) -> float:
     {'dWax': 0.6, 'dba': 0.8, 'da0': 5.0}
     """
     limit = _check_training.norm_limit("max_norm", max_norm)
-    chosen = _check_training.arrays_to_update("gradients", gradients, besides=_OF_NO_PARAMETER)
+    chosen = _check_training.gradients_to_update(gradients)
     arrays = list({id(array): array for array in chosen.values()}.values())
 
     with np.errstate(all="ignore"):
@@ -137,7 +135,7 @@ class _Optimizer:
         """
         self._check_hyper_parameters(vars(self))
         parameters = _check_training.parameters_like(self._parameters, self._layout)
-        pairs = _check_training.gradients_by_parameter(gradients, parameters, _OF_NO_PARAMETER)
+        pairs = _check_training.gradients_by_parameter(gradients, parameters)
         # Neither may this stop half-way: memory is allocated before, and an overflow is no error
         # where warnings are.
         work = {name: np.empty_like(parameters[name]) for name in pairs}

@@ -61,6 +61,30 @@ def test_reduce_counts_beyond_what_float32_holds():
     assert [reduced.labelled for reduced in found] == [sum(counts)] * 2
 
 
+@pytest.mark.parametrize(
+    ("gradients", "loss_sum", "count", "error", "match"),
+    [
+        ([1.0], 0.0, 1, TypeError, "gradients must be a mapping"),
+        ({"dWax": [1.0]}, 0.0, 1, TypeError, r"gradients\['dWax'\] must be an array of float32"),
+        ({"dWax": np.ones(2, int)}, 0.0, 1, TypeError, r"gradients\['dWax'\].*dtype int64"),
+        ({}, None, 1, TypeError, "loss_sum must be a real number"),
+        ({}, 0.0, -3, ValueError, "count must be 0 or more, got -3"),
+        ({}, 0.0, 1.5, TypeError, "count must be an integer"),
+    ],
+)
+def test_reduce_refuses_what_it_cannot_sum(gradients, loss_sum, count, error, match):
+    with pytest.raises(error, match=match):
+        Ranks().reduce(gradients, loss_sum, count)
+
+
+def test_reduce_changes_nothing_if_one_gradient_is_read_only():
+    gradients = {"dWaa": np.ones(2), "dWax": np.ones(2)}
+    gradients["dWax"].flags.writeable = False
+    with pytest.raises(ValueError, match=r"gradients\['dWax'\] must be writeable"):
+        Ranks().reduce(gradients, 0.0, 2)
+    assert_array_equal(gradients["dWaa"], 1)
+
+
 def test_all_ranks_stop_if_one_wants_to():
     def reduce(ranks, who):
         return ranks.reduce({"dba": np.zeros(1)}, 0.0, 1, stop=ranks.rank == who).stop
