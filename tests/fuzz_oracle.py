@@ -11,7 +11,7 @@ from refusals import freeze
 from strategies import Batch, Shape
 
 import fastrnn
-from fastrnn import reference
+from fastrnn import embedding, reference
 
 Array = NDArray[Any]
 KEYS = ("Wax", "Waa", "Wya", "ba", "by")
@@ -28,7 +28,8 @@ def call(name: str, *arguments: Any, **options: Any) -> Any:
     """Call a public function; an error that a wrong argument may raise becomes a value."""
     calls[name] += 1
     try:
-        return getattr(fastrnn, name)(*arguments, **options)
+        module = embedding if name.startswith("embedding") else fastrnn
+        return getattr(module, name)(*arguments, **options)
     except (ValueError, TypeError) as error:
         if type(error) not in (ValueError, TypeError):
             raise

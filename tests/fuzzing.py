@@ -278,6 +278,33 @@ class Machine(RuleBasedStateMachine):
         assert_near({"y": comp}, {"y": reference.softmax(wide(x, dtype))}, dtype)
 
     @rule(seed=seeds())
+    def embedding(self, seed: int) -> None:
+        rng = default_rng(seed)
+        n_x, n_symbols, m, T = rng.integers(0, 6, 4).tolist()
+        symbols = rng.integers(0, max(n_symbols, 1), (m, T))
+        if symbols.size and rng.random() < 0.2:
+            symbols.flat[rng.integers(symbols.size)] = pick(rng, (-1, n_symbols, 99))
+        fits = not symbols.size or 0 <= symbols.min() <= symbols.max() < n_symbols
+        passed = np.asarray(symbols, pick(rng, ("i1", "u1", "i8", ">i4")), order=pick(rng, "CF"))
+        table, dx = rng.standard_normal((n_x, n_symbols)), rng.standard_normal((n_x, m, T))
+        columns, gradient = in_form(rng, table), in_form(rng, dx)
+        if fits and right(columns, table):
+            comp = call("embedding_forward", passed, columns)
+            dtype = common_dtype(columns)
+            assert not isinstance(comp, Refused), comp
+            assert_near({"x": comp}, {"x": wide(columns, dtype)[:, symbols]}, dtype)
+        else:
+            assert_refused("embedding_forward", passed, columns)
+        if fits and right(gradient, dx):
+            comp = call("embedding_backward", gradient, passed, n_symbols)
+            dtype = common_dtype(gradient)
+            assert not isinstance(comp, Refused), comp
+            ref = np.einsum("xmt,mts->xs", wide(gradient, dtype), np.eye(n_symbols)[symbols])
+            assert_near({"table": comp}, {"table": ref}, dtype)
+        else:
+            assert_refused("embedding_backward", gradient, passed, n_symbols)
+
+    @rule(seed=seeds())
     def final_states(self, seed: int) -> None:
         rng = default_rng(seed)
         n_a, m, T = rng.integers(0, 6, 3).tolist()

@@ -24,6 +24,7 @@ CALLS = """if True:
 
     import fastrnn
     from fastrnn import reference
+    from fastrnn.embedding import embedding_backward
 
     def run(module, batch, da, labels):
         a, y_pred, caches = module.rnn_forward(*batch)
@@ -45,6 +46,9 @@ CALLS = """if True:
                         limit = 1e-4 * max(1, np.abs(ref[key]).max(initial=0))
                         assert_allclose(comp[key], ref[key], rtol=0, atol=limit, err_msg=key)
                     assert_allclose(fastrnn.softmax(batch.x), reference.softmax(batch.x), rtol=1e-4)
+                    symbols = rng(3).integers(0, 9, batch.x.shape[1:])
+                    table = np.einsum("xmt,mts->xs", batch.x, np.eye(9)[symbols])
+                    assert_allclose(embedding_backward(batch.x, symbols, 9), table, atol=1e-3)
 
     # One column, whole tiles, one more; blocks of samples; several chunks; few samples, many units;
     # weights used as they lie, or copied column by column; no steps.
@@ -73,7 +77,7 @@ def run_python(code, *arguments, **environment):
 @pytest.mark.slow
 def test_array_indices():
     code = f"""{CALLS}
-    from fastrnn.kernels import backward, forward, output, softmax, stages
+    from fastrnn.kernels import backward, embedding, forward, output, softmax, stages
     import re
 
     from fastrnn.kernels._jit import Kernel, array_in, entry
@@ -89,7 +93,7 @@ def test_array_indices():
 
     config.BOUNDSCHECK = 1
     call_all([*SHAPES, *LARGE], ["full", "some_zero"], ["float32", "float64"])
-    modules = backward, forward, output, softmax, stages
+    modules = backward, embedding, forward, output, softmax, stages
     kernels = [k for module in modules for k in vars(module).values() if isinstance(k, Kernel)]
     assert kernels and all(len(kernel.compiled) > 0 for kernel in kernels)
 
