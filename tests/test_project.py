@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,11 @@ def imported_modules(name: str, ours: set[str]) -> set[str]:
             submodules = {f"{origin}.{alias.name}" for alias in node.names} & ours
             found |= submodules or {origin}
     return found
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
 
 
 def raised(path: Path) -> set[str]:
@@ -122,6 +128,24 @@ def test_imports_have_no_circle():
     graph = {name: found & set(imports) for name, found in imports.items()}
     graphlib.TopologicalSorter(graph).prepare()
     assert all("fastrnn" not in found for found in graph.values())
+
+
+def test_imports_go_down_the_table_of_modules():
+    root = PACKAGE.parent
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    row_of = {}
+    for row, cell in enumerate(re.findall(r"^\| (`fastrnn/.*?) \|", text, re.MULTILINE)):
+        for pattern in re.findall("`(.*?)`", cell):
+            found = root.glob(pattern + "*.py" if pattern.endswith("/") else pattern)
+            row_of |= dict.fromkeys(map(module_name, found), row)
+    imports = imports_by_module()
+    assert row_of.keys() == imports.keys()
+    for name, found in imports.items():
+        for other in found & row_of.keys():
+            inside = row_of[other] == row_of[name] and name.startswith(
+                ("fastrnn.kernels", "fastrnn._")
+            )
+            assert inside or row_of[other] > row_of[name], f"{name} imports {other}"
 
 
 def test_imports_stay_within_their_layer():
