@@ -68,6 +68,10 @@ def batches(settings: argparse.Namespace) -> None:
         print(row, flush=True)
 
 
+#: What starts a command on two ranks, on a machine with any number of processors.
+TWO_RANKS = ("mpirun", "-n", "2", "--oversubscribe", "--bind-to", "none")
+
+
 def ranks(settings: argparse.Namespace) -> None:
     """Seconds a step of one process and of two that share the threads, and of a reduction."""
     threads = int(numba.config.NUMBA_NUM_THREADS)
@@ -75,17 +79,15 @@ def ranks(settings: argparse.Namespace) -> None:
     fixed = ("--hidden", settings.hidden, "--max-steps", settings.steps)
     for _ in range(settings.rounds):
         alone.append(train(*fixed, threads=threads)["words_per_second"])
-        launcher = ("mpirun", "-n", "2", "--oversubscribe", "--bind-to", "none")
         both.append(
-            train(*fixed, launcher=launcher, threads=max(1, threads // 2))["words_per_second"]
+            train(*fixed, launcher=TWO_RANKS, threads=max(1, threads // 2))["words_per_second"]
         )
     print("| processes | words/s | ms a step of 4096 |\n|---|---|---|")
     for count, found in ((1, alone), (2, both)):
         speed = statistics.median(found)
         print(f"| {count} | {speed:,.0f} | {4096 / speed * 1e3:,.0f} |")
-    command = ["mpirun", "-n", "2", "--oversubscribe", "--bind-to", "none"]
-    command += [sys.executable, __file__, "reduction", "--hidden", str(settings.hidden)]
-    subprocess.run(command, check=True)
+    command = sys.executable, __file__, "reduction", "--hidden", str(settings.hidden)
+    subprocess.run([*TWO_RANKS, *command], check=True)
 
 
 def reduction(settings: argparse.Namespace) -> None:

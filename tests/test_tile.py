@@ -18,7 +18,7 @@ from fastrnn.kernels.panels import panels_of, rows_at_once, width_at
 from fastrnn.kernels.parts import fill_row
 from fastrnn.kernels.products import (
     add_rows,
-    add_transposed_product,
+    add_transposed,
     multiply_columns,
     multiply_few,
     multiply_rows,
@@ -98,7 +98,7 @@ def _copy(weights, step, across, depth, columns, out):
 def _add_transposed(
     rows, columns, depth, left, right, start, start_stride, out, out_stride, begin=GUARD, past=False
 ):
-    add_transposed_product(
+    add_transposed(
         rows,
         columns,
         depth,
@@ -320,7 +320,7 @@ def test_transpose_block(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", NUMBERS_OF_ROWS)
 @pytest.mark.parametrize("depth", [0, 1, 3, 4, 37])
-def test_add_transposed_product(rows, depth, dtype):
+def test_add_transposed(rows, depth, dtype):
     rng = np.random.default_rng(rows * 100 + depth)
     width = _width(np.empty(1, dtype))
     left = rng.standard_normal((depth, PANEL)).astype(dtype)

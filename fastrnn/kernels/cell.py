@@ -1,8 +1,6 @@
 """The pointwise part of the vanilla cell: what happens to one column tile of a step.
 
-    forward   a[t] = tanh(z[t])                backward   dz[t] = da[t] * (1 - a[t]^2)
-
-Another cell differs from this one here, and in how many gates its products have.
+forward   a[t] = tanh(z[t])                backward   dz[t] = da[t] * (1 - a[t]^2)
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .memory import CACHE_LINE, store_past_caches
+from .memory import CACHE_LINE, emit_prefetch, store_past_caches
 from .tile import TILE, VECTORS, lanes_of, tile_width
 
 
@@ -201,11 +201,7 @@ class Emitter:
 
     def prefetch(self, pointer: Any, write: int, level: int) -> None:
         """Ask for a cache line, into cache level 1 or 2."""
-        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch")
-        options = [ir.Constant(i32, value) for value in (write, 4 - level, 1)]
-        self.builder.call(function, [self.builder.bitcast(pointer, byte), *options])
+        emit_prefetch(self.builder, pointer, write, level)
 
     def products(
         self, sums: list[Any], rows: int, count: Any, pointers: list[Any], strides: tuple[Any, ...]

@@ -19,7 +19,7 @@ from .panels import (
     tiles_of,
     width_at,
 )
-from .products import add_transposed_product, tiles
+from .products import add_transposed, tiles
 from .tile import PANEL
 
 #: Bytes of a gradient from which it is written past the caches, if it is summed at once.
@@ -99,7 +99,7 @@ def _add_outer(
     sums = sums_of(rows, PRODUCTS_SUMMED)
     for k in range(sums):  # so few rows of both stay in the first cache level for all tiles
         begin, end = share_of(rows, k, sums)
-        add_transposed_product(
+        add_transposed(
             features,
             columns,
             end - begin,

@@ -2,7 +2,7 @@
 
 A worker is the part of a kernel that several threads run at once. Numba would compile the body of
 a `prange` four times over, and once more for a call without threads. So a worker is compiled on
-its own, once, and called through its address: by the kernel itself, or by `launch`, a parallel
+its own, once, and called through its address: by the kernel itself, or by `_launch`, a parallel
 loop that knows nothing but addresses and therefore serves every kernel.
 """
 
@@ -22,11 +22,11 @@ from ._jit import BARE, Kernel, allocating, array_out, inner, kernels_of
 from .memory import huge_pages, itemsize_of
 
 _BYTES = ir.IntType(8).as_pointer()
-#: What `launch` calls, with a number and the address of what the kernel handed on.
+#: What `_launch` calls, with a number and the address of what the kernel handed on.
 _CALL = ir.FunctionType(ir.VoidType(), [ir.IntType(64), _BYTES])
 _LAUNCH = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 3)
 
-#: A team: how many workers, the address of `launch` or 0, and the address of the worker.
+#: A team: how many workers, the address of `_launch` or 0, and the address of the worker.
 TEAM = types.UniTuple(types.int64, 3)
 
 
@@ -56,14 +56,14 @@ _launch_kernel = Kernel(
 
 @functools.cache
 def launch_address() -> int:
-    """Address of `launch`; the first call compiles or loads it."""
+    """Address of `_launch`; the first call compiles or loads it."""
     dtype = np.dtype(np.int64)
     _launch_kernel.compile(dtype)
     return _launch_kernel.address(dtype, "llvm_cfunc_wrapper_name")
 
 
 def _emit_call(context: Any, builder: Any, closure_type: Any, argument_types: Any) -> Any:
-    """Emit the function that `launch` calls: `worker(number, *arguments)` with a closure's."""
+    """Emit the function that `_launch` calls: `worker(number, *arguments)` with a closure's."""
     name = builder.module.get_unique_name("fastrnn.call")
     function = ir.Function(builder.module, _CALL, name)
     function.linkage = "internal"

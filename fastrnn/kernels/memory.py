@@ -186,19 +186,20 @@ def on_stack(typingctx: Any, pointer: Any, count: Any) -> Any:
     return (pointer(pointer, count), codegen) if isinstance(count, types.IntegerLiteral) else None
 
 
+def emit_prefetch(builder: ir.IRBuilder, pointer: ir.Value, write: int, level: int) -> None:
+    """Emit an instruction that asks for a cache line, into cache level 1 or 2."""
+    byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
+    options = [ir.Constant(i32, value) for value in (write, 4 - level, 1)]
+    builder.call(function, [builder.bitcast(pointer, byte), *options])
+
+
 def _prefetch(write: int, level: int) -> Any:
     @intrinsic
     def prefetch(typingctx: Any, pointer: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-            function = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]),
-                "llvm.prefetch",
-            )
-            keep, data = ir.Constant(i32, 4 - level), ir.Constant(i32, 1)
-            address = builder.bitcast(arguments[0], byte)
-            builder.call(function, [address, ir.Constant(i32, write), keep, data])
+            emit_prefetch(builder, arguments[0], write, level)
             return context.get_dummy_value()
 
         return types.void(pointer), codegen

@@ -199,7 +199,7 @@ def multiply_columns(
 
 
 @intrinsic
-def add_transposed_product(
+def add_transposed(
     typingctx: Any,
     rows: Any,
     columns: Any,
