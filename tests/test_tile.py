@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from fastrnn.kernels.columns import _copy_tile, start_of_last_tile
 from fastrnn.kernels.emitter import Emitter
-from fastrnn.kernels.memory import CACHE_LINE, first_aligned, pointer_to
+from fastrnn.kernels.memory import CACHE_LINE, aligned_size, first_aligned, pointer_to
 from fastrnn.kernels.panels import panels_of, rows_at_once, width_at
 from fastrnn.kernels.parts import fill_row
 from fastrnn.kernels.products import (
@@ -130,6 +130,11 @@ def _fill(out, source, count):
 @njit
 def _first_aligned(array):
     return first_aligned(array)
+
+
+@njit
+def _aligned_size(size, array):
+    return aligned_size(size, array)
 
 
 def to_panels(matrix):
@@ -411,9 +416,12 @@ def test_no_more_of_a_row_is_filled_than_there_is_and_than_a_panel_has(count, dt
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_workspace_starts_on_a_cache_line(dtype):
     array = np.empty(64, dtype)
+    size = _aligned_size(32, array)
     for offset in range(16):
-        part = array[offset:]
-        assert (part.ctypes.data + _first_aligned(part) * part.itemsize) % 64 == 0
+        part = array[offset : offset + size]
+        first = _first_aligned(part)
+        assert (part.ctypes.data + first * part.itemsize) % 64 == 0
+        assert size - first >= 32
 
 
 @pytest.mark.parametrize("lie", ["rows", "columns"])

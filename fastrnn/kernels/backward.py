@@ -40,10 +40,8 @@ from .gradients import (
 from .held import hold
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
-    CACHE_LINE,
     NEAR,
-    first_aligned,
-    itemsize_of,
+    aligned_size,
     move,
     pointer_to,
     prefetch_to_read,
@@ -64,7 +62,7 @@ from .panels import (
 )
 from .products import add_rows
 from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for, work_types
-from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of
+from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of, stride_of
 from .tile import PANEL
 from .weights import copied_size, lay_out, ways_backward, weights_for
 
@@ -241,24 +239,48 @@ def run_backward(job: Backward, block: Block, stage: Stage, part: int, parts: in
 share_backward = sharing(run_backward, clear_backward)
 
 
+class Places(NamedTuple):
+    """Where things start in the workspace of a backward pass, in elements."""
+
+    Wax: int  #: copies of weights, as far as there are any
+    Waa: int
+    zeros: int
+    dba: int  #: sums of all groups
+    rest_x: int  #: of the first group, columns of `dWax` that fill no tile
+    rest_a: int
+    others_x: int  #: sums of `dWax` of the second group, behind them of `dWaa`, and so on
+    others_a: int
+    dz: int  #: the buffers of a block
+    rows: int
+    staged: int
+    set: int  #: elements of these buffers; workers with blocks of their own have a set each
+    end: int  #: elements of the workspace
+
+
 @inner
-def backward_sizes(
-    Wax: Any, Waa: Any, active: Any, sizes: Any, width: int, stride: int, room: int
-) -> tuple[int, int, int, int, int]:
-    """Elements of copies of `Wax` and `Waa`, of zeros, of all sums, and of a block's buffers."""
-    n_a, n_x = Wax.shape
-    panels = panels_of(n_x) + panels_of(n_a)
+def places_of(workers: int, sizes: Sizes, batch: Any, parameters: Any, da: Any) -> Places:
+    """The places of a pass by so many workers."""
+    x, _, _, active = batch
+    Wax, Waa = parameters
+    (n_a, n_x), width, stride = Wax.shape, width_at(Wax), stride_of(sizes)
     (rest_x, all_x), (rest_a, all_a) = sums_sizes(n_a, n_x, width), sums_sizes(n_a, n_a, width)
     way_x, way_a = ways_backward(active, sizes)
-    sums = sizes.groups * panels_of(n_a) * PANEL
-    sums += rest_x + rest_a + (sizes.groups - 1) * (all_x + all_a)
-    return (
-        copied_size(Wax, way_x, width),
-        copied_size(Waa, way_a, width),
-        panels * PANEL,
-        sums,
-        (2 * panels_of(n_a) + panels) * stride + room,
-    )
+    panels = panels_of(n_x) + panels_of(n_a)
+    at_Waa = copied_size(Wax, way_x, width)
+    at_zeros = at_Waa + copied_size(Waa, way_a, width)
+    at_dba = at_zeros + panels * PANEL
+    at_rest_x = at_dba + sizes.groups * panels_of(n_a) * PANEL
+    at_rest_a = at_rest_x + rest_x
+    at_others = at_rest_a + rest_a
+    at_dz = at_others + (sizes.groups - 1) * (all_x + all_a)
+    at_rows = at_dz + 2 * panels_of(n_a) * stride
+    at_staged = at_rows + panels * stride
+    one_set = at_staged + staged_size(da, sizes) + staged_size(x, sizes) - at_dz
+    end = at_dz + (workers if sizes.blocks > 1 else 1) * one_set
+    return Places(
+        0, at_Waa, at_zeros, at_dba, at_rest_x, at_rest_a, at_others, at_others + all_x, at_dz,
+        at_rows, at_staged, one_set, end,
+    )  # fmt: skip
 
 
 def backward_types(dtype: types.Type) -> list[types.Type]:
@@ -284,54 +306,38 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     Wax, Waa = parameters
     a, da = states
     dx, da0, dWax, dWaa, dba = outputs
-    n_x, n_a, width = x.shape[0], a.shape[0], width_at(dx)
-    stride = (sizes.capacity + 1) * PANEL
-    room_da, room_x = staged_size(da, sizes), staged_size(x, sizes)
-    size_Wax, size_Waa, size_zeros, size_sums, scratch = backward_sizes(
-        Wax, Waa, active, sizes, width, stride, room_da + room_x
-    )
-    (rest_x, all_x), (rest_a, all_a) = sums_sizes(n_a, n_x, width), sums_sizes(n_a, n_a, width)
-    groups, one_group, size_dba = sizes.groups, sizes.groups == 1, panels_of(n_a) * PANEL
-    at_Wax = first_aligned(work)
-    at_Waa = at_Wax + size_Wax
-    at_zeros = at_Waa + size_Waa
-    at_dba = at_zeros + size_zeros
-    at_rest = at_dba + groups * size_dba
-    at_others = at_rest + rest_x + rest_a
-    at_dz = at_dba + size_sums
-    if sizes.blocks > 1:
-        at_dz += number * scratch
-    at_rows = at_dz + 2 * panels_of(n_a) * stride
-    at_staged = at_rows + (panels_of(n_x) + panels_of(n_a)) * stride
+    n_a, groups, one_group = len(a), sizes.groups, sizes.groups == 1
+    places = places_of(workers, sizes, batch, parameters, da)
     way_x, way_a = ways_backward(active, sizes)
-    to_x, to_a = weights_for(Wax, way_x, work, at_Wax), weights_for(Waa, way_a, work, at_Waa)
+    to_x, to_a = weights_for(Wax, way_x, work, 0), weights_for(Waa, way_a, work, places.Waa)
     for i in range(workers):
         part = (number + i) % workers
         if not claim(counters, part, 0):
             continue
-        lay_out(to_x, Wax, part, workers, work, at_Wax)
-        lay_out(to_a, Waa, part, workers, work, at_Waa)
-        cleared = size_zeros + (size_dba if one_group else size_sums)
+        lay_out(to_x, Wax, part, workers, work, places.Wax)
+        lay_out(to_a, Waa, part, workers, work, places.Waa)
+        cleared = (places.rest_x if one_group else places.dz) - places.zeros
         first, last = share_of(cleared, part, workers)
-        work[at_zeros + first : at_zeros + last] = 0
+        work[places.zeros + first : places.zeros + last] = 0
         if not one_group:
             first, last = share_of(n_a, part, workers)
             dWax[first:last] = 0
             dWaa[first:last] = 0
         end(counters)
     at_once = summed_at_once(active, sizes)
-    sums_dba, others_x = pointer_to(work, at_dba), pointer_to(work, at_others)
-    others_a, others_size = move(others_x, all_x), all_x + all_a
-    sums_dWax = sums_in_place(dWax, pointer_to(work, at_rest), at_once)
-    sums_dWaa = sums_in_place(dWaa, pointer_to(work, at_rest + rest_x), at_once)
-    reach_dx = reach_to_write(dx, sizes)
+    sums_dWax = sums_in_place(dWax, pointer_to(work, places.rest_x), at_once)
+    sums_dWaa = sums_in_place(dWaa, pointer_to(work, places.rest_a), at_once)
+    sums_dba = pointer_to(work, places.dba)
+    others_x, others_a = pointer_to(work, places.others_x), pointer_to(work, places.others_a)
+    others_size = (places.dz - places.others_x) // max(groups - 1, 1)
+    own = pointer_to(work, number * places.set if sizes.blocks > 1 else 0)
     job = hold(Backward(
         x, a0, order, active, a, da, dx, da0,
-        to_x, to_a, pointer_to(work, at_zeros),
-        pointer_to(work, at_dz), pointer_to(work, at_rows), pointer_to(work, at_staged), room_da,
-        room_x,
+        to_x, to_a, pointer_to(work, places.zeros),
+        move(own, places.dz), move(own, places.rows), move(own, places.staged),
+        staged_size(da, sizes), staged_size(x, sizes),
         sums_dba, sums_dWax, sums_dWaa, others_x, others_a, others_size, one_group,
-        reach_to_read(a), reach_dx, stride,
+        reach_to_read(a), reach_to_write(dx, sizes), stride_of(sizes),
     ))  # fmt: skip
     done = share_backward(job, sizes, 1, number, workers, counters)
     wait_for(counters, done)
@@ -339,7 +345,7 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     while part < workers:
         first, last = share_of(n_a, part, workers)
         dba[first:last] = 0
-        add_groups(sums_dba, size_dba, groups, 1, dba, first, last)
+        add_groups(sums_dba, panels_of(n_a) * PANEL, groups, 1, dba, first, last)
         for sums, more, gradient in ((sums_dWax, others_x, dWax), (sums_dWaa, others_a, dWaa)):
             if active[0] or not one_group:
                 copy_rest(sums, gradient, first, last)
@@ -348,25 +354,10 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
         part = take(counters, SUMMED)
 
 
-@inner
-def backward_work_size(workers: int, sizes: Any, batch: Any, parameters: Any, da: Any) -> int:
-    """Elements of the workspace."""
-    x, _, _, active = batch
-    Wax, Waa = parameters
-    width, stride = width_at(Wax), (sizes.capacity + 1) * PANEL
-    room = staged_size(da, sizes) + staged_size(x, sizes)
-    size_Wax, size_Waa, size_zeros, size_sums, scratch = backward_sizes(
-        Wax, Waa, active, sizes, width, stride, room
-    )
-    size = size_Wax + size_Waa + size_zeros + size_sums
-    size += (workers if sizes.blocks > 1 else 1) * scratch
-    return size + CACHE_LINE // itemsize_of(Wax)
-
-
 @team_entry(backward_types, backward_worker)
 def backward(team, sizes, batch, parameters, states, outputs, work):  # type: ignore[no-untyped-def]
     """The backward pass; bit for bit the same for every number of workers."""
-    size = backward_work_size(team[0], Sizes(*sizes), batch, parameters, states[1])
+    size = aligned_size(places_of(team[0], Sizes(*sizes), batch, parameters, states[1]).end, work)
     if has_to_ask(size, work):
         return size
     work = workspace(size, work)

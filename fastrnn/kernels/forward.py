@@ -34,9 +34,7 @@ from .columns import PRODUCTS
 from .held import hold
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
-    CACHE_LINE,
-    first_aligned,
-    itemsize_of,
+    aligned_size,
     move,
     pointer_to,
     prefetch_to_write,
@@ -46,7 +44,7 @@ from .memory import (
 from .panels import pack_rows, panels_of, rows_in, share_of, tiles_of, width_at
 from .schedule import claim, counters_size, end, sharing, work_types
 from .softmax import softmax_rows
-from .stages import Block, Sizes, Stage, batch_types, rows_at
+from .stages import Block, Sizes, Stage, batch_types, rows_at, stride_of
 from .tile import PANEL
 from .weights import (
     copied_size,
@@ -154,23 +152,44 @@ def run_forward(job: Forward, block: Block, stage: Stage, part: int, parts: int)
 share_forward = sharing(run_forward, clear_forward)
 
 
+class Places(NamedTuple):
+    """Where things start in the workspace of a forward pass, in elements."""
+
+    Wax: int  #: copies of weights, as far as there are any
+    Waa: int
+    Wya: int
+    ba: int
+    by: int
+    states: int  #: the buffers of a block
+    inputs: int
+    logits: int
+    staged: int
+    set: int  #: elements of these buffers; workers with blocks of their own have a set each
+    end: int  #: elements of the workspace
+
+
 @inner
-def forward_sizes(
-    Wax: Any, Waa: Any, Wya: Any, samples: int, active: Any, sizes: Any, width: int
-) -> tuple[int, int, int]:
-    """Elements of the copies of the three weights."""
-    way_x, way_a = ways_forward(len(Waa), samples, active, sizes)
-    return (
-        copied_size(Wax.T, way_x, width),
-        copied_size(Waa.T, way_a, width),
-        copied_size(Wya.T, way_x, width),
+def places_of(workers: int, sizes: Sizes, batch: Any, parameters: Any, outputs: Any) -> Places:
+    """The places of a pass by so many workers."""
+    x, _, order, active = batch
+    Wax, Waa, Wya, _, _ = parameters
+    a, y_pred = outputs
+    n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_at(a)
+    stride = stride_of(sizes)
+    way_x, way_a = ways_forward(n_a, order.size, active, sizes)
+    at_Waa = copied_size(Wax.T, way_x, width)
+    at_Wya = at_Waa + copied_size(Waa.T, way_a, width)
+    at_ba = at_Wya + copied_size(Wya.T, way_x, width)
+    at_by = at_ba + tiles_of(n_a, width) * width
+    at_states = at_by + tiles_of(n_y, width) * width
+    at_inputs = at_states + 2 * panels_of(n_a) * stride
+    at_logits = at_inputs + panels_of(n_x) * stride
+    at_staged = at_logits + panels_of(n_y) * stride
+    one_set = at_staged + staged_size(x, sizes) - at_states
+    end = at_states + (workers if sizes.blocks > 1 else 1) * one_set
+    return Places(
+        0, at_Waa, at_Wya, at_ba, at_by, at_states, at_inputs, at_logits, at_staged, one_set, end
     )
-
-
-@inner
-def forward_scratch(n_x: int, n_a: int, n_y: int, stride: int, room: int) -> int:
-    """Elements of the buffers of one block."""
-    return (2 * panels_of(n_a) + panels_of(n_x) + panels_of(n_y)) * stride + room
 
 
 def forward_types(dtype: types.Type) -> list[types.Type]:
@@ -193,67 +212,37 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
     x, a0, order, active = batch
     Wax, Waa, Wya, ba, by = parameters
     a, y_pred = outputs
-    n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_at(a)
-    unit_tiles, class_tiles = tiles_of(n_a, width), tiles_of(n_y, width)
-    stride = (sizes.capacity + 1) * PANEL
-    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, order.size, active, sizes, width)
-    at_Wax = first_aligned(work)
-    at_Waa = at_Wax + size_Wax
-    at_Wya = at_Waa + size_Waa
-    at_ba = at_Wya + size_Wya
-    at_by = at_ba + unit_tiles * width
-    at_states = at_by + class_tiles * width
-    room = staged_size(x, sizes)
-    if sizes.blocks > 1:
-        at_states += number * forward_scratch(n_x, n_a, n_y, stride, room)
-    at_inputs = at_states + 2 * panels_of(n_a) * stride
-    at_logits = at_inputs + panels_of(n_x) * stride
-    at_staged = at_logits + panels_of(n_y) * stride
-    way_x, way_a = ways_forward(n_a, order.size, active, sizes)
-    in_x = weights_for(Wax.T, way_x, work, at_Wax)
-    in_a = weights_for(Waa.T, way_a, work, at_Waa)
-    in_y = weights_for(Wya.T, way_x, work, at_Wya)
+    places = places_of(workers, sizes, batch, parameters, outputs)
+    way_x, way_a = ways_forward(len(a), order.size, active, sizes)
+    in_x = weights_for(Wax.T, way_x, work, places.Wax)
+    in_a = weights_for(Waa.T, way_a, work, places.Waa)
+    in_y = weights_for(Wya.T, way_x, work, places.Wya)
     for i in range(workers):
         part = (number + i) % workers
         if not claim(counters, part, 0):
             continue
-        lay_out(in_x, Wax.T, part, workers, work, at_Wax)
-        lay_out(in_a, Waa.T, part, workers, work, at_Waa)
-        lay_out(in_y, Wya.T, part, workers, work, at_Wya)
-        pack_weights(ba.T, part, workers, work, at_ba, 0.0)
-        pack_weights(by.T, part, workers, work, at_by, -np.inf)
+        lay_out(in_x, Wax.T, part, workers, work, places.Wax)
+        lay_out(in_a, Waa.T, part, workers, work, places.Waa)
+        lay_out(in_y, Wya.T, part, workers, work, places.Wya)
+        pack_weights(ba.T, part, workers, work, places.ba, 0.0)
+        pack_weights(by.T, part, workers, work, places.by, -np.inf)
         end(counters)
+    own = pointer_to(work, number * places.set if sizes.blocks > 1 else 0)
     reach_a, reach_y = reach_to_write(a, sizes), reach_to_write(y_pred, sizes)
     job = hold(Forward(
         x, a0, order, active, a, y_pred,
         in_x, in_a, in_y,
-        pointer_to(work, at_ba), pointer_to(work, at_by),
-        pointer_to(work, at_states), pointer_to(work, at_inputs), pointer_to(work, at_logits),
-        pointer_to(work, at_staged), room, reach_a, reach_y, stride,
+        pointer_to(work, places.ba), pointer_to(work, places.by),
+        move(own, places.states), move(own, places.inputs), move(own, places.logits),
+        move(own, places.staged), staged_size(x, sizes), reach_a, reach_y, stride_of(sizes),
     ))  # fmt: skip
     share_forward(job, sizes, 0, number, workers, counters)
-
-
-@inner
-def forward_work_size(workers: int, sizes: Any, batch: Any, parameters: Any, outputs: Any) -> int:
-    """Elements of the workspace: weights, then buffers, a set for each worker with its blocks."""
-    x, _, order, active = batch
-    Wax, Waa, Wya, _, _ = parameters
-    a, y_pred = outputs
-    n_x, n_a, n_y, width = x.shape[0], a.shape[0], y_pred.shape[0], width_at(a)
-    size_Wax, size_Waa, size_Wya = forward_sizes(Wax, Waa, Wya, order.size, active, sizes, width)
-    biases = (tiles_of(n_a, width) + tiles_of(n_y, width)) * width
-    stride, room = (sizes.capacity + 1) * PANEL, staged_size(x, sizes)
-    scratch = forward_scratch(n_x, n_a, n_y, stride, room)
-    sets = workers if sizes.blocks > 1 else 1
-    size = size_Wax + size_Waa + size_Wya + biases + sets * scratch
-    return size + CACHE_LINE // itemsize_of(a)
 
 
 @team_entry(forward_types, forward_worker)
 def forward(team, sizes, batch, parameters, outputs, work):  # type: ignore[no-untyped-def]
     """The forward pass; bit for bit the same for every number of workers."""
-    size = forward_work_size(team[0], Sizes(*sizes), batch, parameters, outputs)
+    size = aligned_size(places_of(team[0], Sizes(*sizes), batch, parameters, outputs).end, work)
     if has_to_ask(size, work):
         return size
     work = workspace(size, work)

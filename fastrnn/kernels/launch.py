@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import BARE, Kernel, allocating, array_out, inner, kernels_of
-from .memory import huge_pages, itemsize_of
+from .memory import first_aligned, huge_pages, itemsize_of
 
 _BYTES = ir.IntType(8).as_pointer()
 #: What `_launch` calls, with a number and the address of what the kernel handed on.
@@ -130,12 +130,15 @@ def has_to_ask(size: int, given: Any) -> bool:
 
 @allocating
 def workspace(size: int, given: Any) -> Any:
-    """A workspace of `size` elements that hold anything: the one that was `given`, or a new one."""
-    if given.size >= size:
-        return given
-    work = np.empty(size, given.dtype)
-    huge_pages(work)
-    return work
+    """A workspace of `size` elements that hold anything: the one that was `given`, or a new one.
+
+    It begins at the first cache line of those elements; `aligned_size` makes room for that.
+    """
+    work = given
+    if given.size < size:
+        work = np.empty(size, given.dtype)
+        huge_pages(work)
+    return work[first_aligned(work) :]
 
 
 class TeamKernel(Kernel):

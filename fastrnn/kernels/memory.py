@@ -249,6 +249,12 @@ def huge_pages(typingctx: Any, array: Any) -> Any:
 
 
 @inner
+def aligned_size(size: int, holder: Any) -> int:
+    """Elements of an array that has so many from `first_aligned` on."""
+    return size + CACHE_LINE // itemsize_of(holder)
+
+
+@inner
 def first_aligned(array: Any) -> int:
     """Index of the first element of a one-dimensional array that starts a cache line."""
     return (-_address(pointer_to(array, 0)) % CACHE_LINE) // itemsize_of(array)

@@ -6,7 +6,7 @@ its gradient with respect to `z` is `y - e[k]`, from which `dWya`, `dby` and `da
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -16,10 +16,8 @@ from .chunk import multiply_rows_of, multiply_tiles_of
 from .gradients import add_groups, add_weight_gradient, sums_in_work
 from .launch import has_to_ask, run_team, team_entry, worker, workspace
 from .memory import (
-    CACHE_LINE,
     NEAR,
-    first_aligned,
-    itemsize_of,
+    aligned_size,
     move,
     pointer_to,
     reach_to_read,
@@ -38,8 +36,9 @@ from .panels import (
 from .tile import PANEL
 from .weights import pack_weights, packed_weights
 
-#: Rows that are worked on at a time.
+#: Rows that are worked on at a time, and elements from one panel of them to the next.
 CAPACITY = 192
+STRIDE = (CAPACITY + 1) * PANEL
 
 
 @inner
@@ -65,16 +64,37 @@ def cross_entropy(y: Any, label: int, a: Any, t: int, sample: int, Wya: Any, by:
     return np.log(total) + largest - logit(label, a, t, sample, Wya, by)
 
 
+class Places(NamedTuple):
+    """Where things start in the workspace of `output_backward`, in elements."""
+
+    Wya: int  #: packed
+    zeros: int
+    sums: int  #: of a group: of `dWya`, in rows of `row`, then of `dby`; behind them its buffers
+    dby: int
+    dz: int
+    states: int
+    gradients: int
+    set: int  #: elements of a group's sums and buffers
+    end: int  #: elements of the workspace
+    row: int
+
+
 @inner
-def output_sizes(n_a: int, n_y: int, width: int) -> tuple[int, int, int]:
-    """Elements of packed `Wya`, of one group's sums, and of its buffers."""
-    stride = (CAPACITY + 1) * PANEL
-    sums = (tiles_of(n_a, width) * width + 1) * n_y
-    return (
-        tiles_of(n_a, width) * width * (n_y + 1),
-        sums,
-        (panels_of(n_y) + 2 * panels_of(n_a)) * stride,
-    )
+def places_of(groups: int, dWya: Any) -> Places:
+    """The places of so many groups."""
+    (n_y, n_a), width = dWya.shape, width_at(dWya)
+    row = tiles_of(n_a, width) * width
+    at_zeros = row * n_y
+    at_sums = at_zeros + row
+    at_dby = at_sums + row * n_y
+    at_dz = at_dby + n_y
+    at_states = at_dz + panels_of(n_y) * STRIDE
+    at_gradients = at_states + panels_of(n_a) * STRIDE
+    one_set = at_gradients + panels_of(n_a) * STRIDE - at_sums
+    return Places(
+        0, at_zeros, at_sums, at_dby, at_dz, at_states, at_gradients, one_set,
+        at_sums + groups * one_set, row,
+    )  # fmt: skip
 
 
 def output_types(dtype: types.Type) -> list[types.Type]:
@@ -97,18 +117,14 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
     """A group of labelled rows: their part of the loss, of the weight gradients, and `da`."""
     steps, samples, labels = rows
     y_pred, a, Wya, by = layer
-    da, at = outputs[0], first_aligned(work)
-    n_y, n_a, width = y_pred.shape[0], a.shape[0], width_at(da)
-    stride = (CAPACITY + 1) * PANEL
-    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
-    weights = packed_weights(Wya, work, at)
-    zeros = pointer_to(work, at + size_Wya - size_Wya // (n_y + 1))
-    at_sums = at + size_Wya + group * (size_sums + size_buffers)
-    sums, dz = pointer_to(work, at_sums), pointer_to(work, at_sums + size_sums)
-    row = tiles_of(n_a, width) * width
-    bias_sums = view(move(sums, n_y * row), n_y)
-    states = move(dz, panels_of(n_y) * stride)
-    gradients = move(states, panels_of(n_a) * stride)
+    da, dWya, _ = outputs
+    n_y, n_a = dWya.shape
+    places = places_of(groups, dWya)
+    weights, zeros = packed_weights(Wya, work, places.Wya), pointer_to(work, places.zeros)
+    own = pointer_to(work, group * places.set)
+    sums, bias_sums = move(own, places.sums), view(move(own, places.dby), n_y)
+    dz, states = move(own, places.dz), move(own, places.states)
+    gradients = move(own, places.gradients)
     begin, finish = share_of(steps.size, group, groups)
     for first in range(begin, finish, CAPACITY):
         last = min(first + CAPACITY, finish)
@@ -121,45 +137,34 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
                 out = move(panels, (lo - first) * PANEL)
                 pack_rows(
                     rows_in(array, t, samples, lo), len(array), hi - lo, reach_to_read(array), out,
-                    stride,
+                    STRIDE,
                 )  # fmt: skip
             lo = hi
         for i in range(last - first):
             label, sample, t = labels[first + i], samples[first + i], steps[first + i]
-            own = view(tile_at(dz, stride, i, label), 1)
+            own = view(tile_at(dz, STRIDE, i, label), 1)
             losses[group] += cross_entropy(own[0], label, a, t, sample, Wya, by)
             own[0] -= 1
             for k in range(n_y):
-                value = view(tile_at(dz, stride, i, k), 1)
+                value = view(tile_at(dz, STRIDE, i, k), 1)
                 value[0] *= scale
                 bias_sums[k] += value[0]
-        multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, stride)
+        multiply_rows_of(0, last - first, n_y, dz, weights, zeros, n_a, gradients, STRIDE)
         for i in range(first, last):
             values = move(gradients, (i - first) * PANEL)
-            unpack_rows(values, stride, rows_in(da, steps[i], samples, i), n_a, 1, NEAR)
+            unpack_rows(values, STRIDE, rows_in(da, steps[i], samples, i), n_a, 1, NEAR)
         add_weight_gradient(
-            last - first, dz, states, n_y, n_a, stride, 0, n_a, zeros, False,
+            last - first, dz, states, n_y, n_a, STRIDE, 0, n_a, zeros, False,
             sums_in_work(sums, n_a),
         )  # fmt: skip
 
 
 @inner
-def output_work_size(groups: int, n_a: int, n_y: int, da: Any) -> int:
-    """Elements of the workspace: packed `Wya`, zeros, then sums and buffers of each group."""
-    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width_at(da))
-    return size_Wya + groups * (size_sums + size_buffers) + CACHE_LINE // itemsize_of(da)
-
-
-@inner
 def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     """Add the weight gradients of all groups, in their order, to results that are 0."""
-    n_y, n_a, width = dWya.shape[0], dWya.shape[1], width_at(dWya)
-    size_Wya, size_sums, size_buffers = output_sizes(n_a, n_y, width)
-    row = tiles_of(n_a, width) * width
-    sums = pointer_to(work, first_aligned(work) + size_Wya)
-    size = size_sums + size_buffers
-    add_groups(sums, size, groups, row, dWya, 0, n_y)
-    add_groups(move(sums, n_y * row), size, groups, 1, dby, 0, n_y)
+    n_y, places = len(dWya), places_of(groups, dWya)
+    add_groups(pointer_to(work, places.sums), places.set, groups, places.row, dWya, 0, n_y)
+    add_groups(pointer_to(work, places.dby), places.set, groups, 1, dby, 0, n_y)
 
 
 @team_entry(output_types, output_worker, pack_weights)
@@ -169,13 +174,14 @@ def output_backward(team, scale, rows, layer, outputs, losses, work):  # type: i
     The team has one worker for each group, and the sums are bit for bit the same for every
     number of threads.
     """
-    da, dWya, dby = outputs
-    size = output_work_size(team[0], dWya.shape[1], dWya.shape[0], da)
+    _, dWya, dby = outputs
+    places = places_of(team[0], dWya)
+    size = aligned_size(places.end, work)
     if has_to_ask(size, work):
         return size
     work = workspace(size, work)
     work[:] = 0
-    pack_weights(layer[2], 0, 1, work, first_aligned(work), 0)
+    pack_weights(layer[2], 0, 1, work, places.Wya, 0)
     run_team(team, (team[0], scale, rows, layer, outputs, losses, work))
     sum_output_groups(team[0], work, dWya, dby)
     return 0

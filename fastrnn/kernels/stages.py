@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from numba import types
 
 from ._jit import array_in, array_out, entry, inner
+from .tile import PANEL
 
 PREPARE, STEP, FINISH, DONE = range(4)
 
@@ -64,6 +65,12 @@ class Stage(NamedTuple):
     row: int  #: first row of this turn in the buffer
     previous: int  #: of STEP, first row of the turn before it, in its buffer
     side: int  #: which of the two buffers holds this chunk
+
+
+@inner
+def stride_of(sizes: Sizes) -> int:
+    """Elements from one panel of a chunk's rows to the next."""
+    return (sizes.capacity + 1) * PANEL
 
 
 @inner
