@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -83,6 +84,22 @@ def test_against_the_reference(batch, order, seed, large):
 def test_large_batches_against_the_reference(shape, kind, dtype):
     batch = make_batch(rng(0), *shape, dtype, kind)
     assert_accurate(run, batch, make_cotangent(rng(1), batch))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("m", "longest", "alone"),
+    [*itertools.product([1, 4], [0], [1, 63, 256, 257, 600]), (4, 2, 300), (400, 7, 390)],
+)
+def test_steps_of_a_sample_that_is_active_alone(m, longest, alone, order):
+    """They are packed and unpacked together, but for `a0`; the last case fills large chunks."""
+    lengths = np.arange(m) % 3
+    lengths[longest] = 2 + alone
+    batch = make_batch(rng(0), 9, 17, 3, m, 2 + alone, lengths=lengths).in_order(order)
+    da = make_cotangent(rng(1), batch)
+    assert_accurate(run, batch, da)
+    with as_if_large():
+        assert_same_bits(lambda: run(fastrnn, batch, da))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -50,9 +50,9 @@ STAGED_BYTES = 1 << 24
 #: Rows of a step whose states stay there in whole.
 NEAR_ROWS = 64
 
-#: Steps of a single sample whose rows are packed or unpacked by one call, and their numbers.
-STEPS_AT_ONCE = 64
-_NUMBERS = np.arange(STEPS_AT_ONCE, dtype=np.int64)
+#: An order in which row `i` is number `i`: that of the steps of a sample that is active alone. Its
+#: length is the most of them that one call packs or unpacks, all of a chunk of one sample.
+_COUNTING = np.arange(256, dtype=np.int64)
 
 
 @inner
@@ -94,25 +94,26 @@ def _stage(array: Any, order: Any, active: Any, block: Block, staged: Any) -> No
 
 
 @inner
-def _turns_at_once(block: Block, active: Any, turn: int, end: int) -> int:
-    """Turns from `turn` on, before `end`, in which the same single sample is active; at least 1."""
-    turns, most = 1, min(STEPS_AT_ONCE, end - turn)
+def _turns_alone(block: Block, active: Any, turn: int, end: int) -> int:
+    """Turns from `turn` on, before `end`, in which one and the same sample is active; else 1."""
+    turns = 1
     if rows_at(block, active, turn) == 1:
+        most = min(len(_COUNTING), end - turn)
         while turns < most and rows_at(block, active, turn + turns) == 1:
             turns += 1
     return turns
 
 
 @inner
-def _rows_of(
-    array: Any, shift: int, order: Any, block: Block, turn: int, turns: int, lo: int
+def _rows_of_turns(
+    array: Any, shift: int, order: Any, block: Block, turn: int, turns: int, first: int
 ) -> Rows:
-    """Rows of a turn in `array` (n, m, T) from row `lo` on, or those of `turns` of one sample."""
+    """Rows of `array` (n, m, T) from the `first` of a turn on, or of some turns of one sample."""
     if turns == 1:
-        return rows_in(array, step_of(block, turn) - shift, order, block.lo + lo)
-    across, _, apart = array.strides
-    begin = pointer_into(array, 0, order[block.lo], step_of(block, turn + lo) - shift)
-    return Rows(begin, across, -apart if block.backward else apart, pointer_to(_NUMBERS, 0))
+        return rows_in(array, step_of(block, turn) - shift, order, block.lo + first)
+    across, _, later = array.strides
+    begin = pointer_into(array, 0, order[block.lo], step_of(block, turn + first) - shift)
+    return Rows(begin, across, -later if block.backward else later, pointer_to(_COUNTING, 0))
 
 
 def _pack_chunk_type(dtype: types.Type) -> types.Type:
@@ -130,8 +131,8 @@ def pack_chunk(
 ) -> None:  # fmt: skip
     """Rows `first` to `last` of a chunk; from `source` (n, m, T), those of step `t - shift`.
 
-    With a shift of 1 the step before the first is `a0` (n, m, 1). If there is `room`, the first
-    chunk brings the block to `staged`, from where all take it.
+    With a shift of 1, for blocks that go backward, the step before the first is `a0` (n, m, 1). If
+    there is `room`, the first chunk brings the block to `staged`, from where all take it.
     """
     if room:
         if stage.begin == 0:
@@ -140,14 +141,14 @@ def pack_chunk(
         source = by_sample(source, move(staged, -block.lo * T * n))
     reach, row, turn = reach_to_read(source), 0, stage.begin
     while turn < stage.end:
-        turns = _turns_at_once(block, active, turn, stage.end - shift)
-        rows = rows_at(block, active, turn) if turns == 1 else turns
+        turns = _turns_alone(block, active, turn, min(stage.end, block.steps - shift))
+        rows = turns * rows_at(block, active, turn)
         lo, hi = max(first - row, 0), min(last - row, rows)
         if lo < hi:
             if step_of(block, turn) < shift:
                 own = rows_in(a0, 0, order, block.lo + lo)
             else:
-                own = _rows_of(source, shift, order, block, turn, turns, lo)
+                own = _rows_of_turns(source, shift, order, block, turn, turns, lo)
             out = move(panels, (row + lo) * PANEL)
             pack_rows(own, len(source), hi - lo, reach, out, stride)
         row += rows
@@ -171,11 +172,11 @@ def unpack_chunk(
     """The way back: rows `first` to `last` of a chunk into Fortran-ordered `target` (n, m, T)."""
     row, turn = 0, stage.begin
     while turn < stage.end:
-        turns = _turns_at_once(block, active, turn, stage.end)
-        rows = rows_at(block, active, turn) if turns == 1 else turns
+        turns = _turns_alone(block, active, turn, stage.end)
+        rows = turns * rows_at(block, active, turn)
         lo, hi = max(first - row, 0), min(last - row, rows)
         if lo < hi:
-            own = _rows_of(target, 0, order, block, turn, turns, lo)
+            own = _rows_of_turns(target, 0, order, block, turn, turns, lo)
             values = move(panels, (row + lo) * PANEL)
             unpack_rows(values, stride, own, len(target), hi - lo, reach)
         row += rows

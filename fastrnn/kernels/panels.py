@@ -88,15 +88,15 @@ def tile_at(panels: Any, stride: int, row: int, column: int) -> Any:
 
 
 class Rows(NamedTuple):
-    """Rows of one step of an array (n, m, T), those of some samples in an order.
+    """Rows of an array (n, m, T): of a step those of some samples, or of a sample some steps.
 
     Few words: for a single sample it takes longer to hand arrays on than to copy a row.
     """
 
-    data: Any  #: pointer to the first column of sample 0
+    data: Any  #: pointer to the first column of the row that has number 0
     across: int  #: bytes between columns
-    apart: int  #: bytes between samples
-    order: Any  #: pointer to the number of the first sample; those of the others follow
+    apart: int  #: bytes between rows of numbers that follow each other
+    order: Any  #: pointer to the number of the first row; those of the others follow
 
 
 def rows_type(dtype: types.Type) -> types.Type:
@@ -116,8 +116,8 @@ def rows_in(array: Any, t: int, order: Any, lo: int) -> Rows:
 @inner
 def entry_of(rows: Rows, i: int, column: int) -> Any:
     """Pointer to one column of row `i`."""
-    sample = view(rows.order, i + 1)[i]
-    return move_bytes(rows.data, sample * rows.apart + column * rows.across)
+    number = view(rows.order, i + 1)[i]
+    return move_bytes(rows.data, number * rows.apart + column * rows.across)
 
 
 @inner
