@@ -7,7 +7,7 @@ an optimizer. A parameter or gradient comes back as the array it is, for its own
 from __future__ import annotations
 
 import math
-from collections.abc import ItemsView, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ def initialization(
 
 def arrays_to_update(name: str, arrays: Any, besides: Sequence[str] = ()) -> dict[str, Array]:
     """Check that arrays, all but those of some keys, can be updated in place; return them."""
-    chosen = {key: array for key, array in _items(name, arrays) if key not in besides}
+    given = _mapping(name, arrays)
+    chosen = {key: array for key, array in given.items() if key not in besides}
     for key, array in chosen.items():
         if not isinstance(array, np.ndarray) or array.dtype not in (FLOAT32, FLOAT64):
             raise TypeError(
@@ -85,11 +86,11 @@ def gradients_to_update(gradients: Any) -> dict[str, Array]:
     return arrays_to_update("gradients", gradients, besides=_OF_SAMPLES)
 
 
-def _items(name: str, arrays: Any) -> ItemsView[str, Any]:
-    """The items of a mapping."""
+def _mapping(name: str, arrays: Any) -> Mapping[str, Any]:
+    """Check a mapping."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"{name} must be a mapping of names to arrays, got {came(arrays)}")
-    return arrays.items()
+    return arrays
 
 
 def parameters_like(
@@ -113,14 +114,14 @@ def parameters_like(
 def gradients_by_parameter(gradients: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
     """Check gradients ``dW`` of parameters ``W``; return them in the parameters' dtypes, by W."""
     names, checked = {f"d{name}": name for name in parameters}, {}
-    given = _items("gradients", gradients)
-    unknown = [key for key, _ in given if key not in names and key not in _OF_SAMPLES]
+    given = _mapping("gradients", gradients)
+    unknown = [key for key in given if key not in names and key not in _OF_SAMPLES]
     if unknown:
         raise ValueError(
             f"gradients must have keys of {', '.join((*names, *_OF_SAMPLES))}, "
             f"got {', '.join(map(repr, unknown))}"
         )
-    for key, value in given:
+    for key, value in given.items():
         if key in names:
             name = names[key]
             like, parameter = f"parameters[{name!r}]", parameters[name]
@@ -134,7 +135,7 @@ def gradients_by_parameter(gradients: Any, parameters: Mapping[str, Array]) -> d
 
 def state_arrays(state: Any, like: Mapping[str, Array]) -> dict[str, Array]:
     """Check the state of an optimizer against another of the same keys, shapes and dtypes."""
-    _items("state", state)
+    state = _mapping("state", state)
     wrong = [f"no {key}" for key in like if key not in state]
     wrong += [repr(key) for key in state if key not in like]
     if wrong:

@@ -13,6 +13,7 @@ The module imports NumPy and the standard library alone.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -232,12 +233,14 @@ def _compare_random_state(
 ) -> None:
     """Refuse a state that the generator does not take."""
     kind = type(rng.bit_generator)
+    found = state.get("bit_generator", "no random state")
+    if found != kind.__name__:
+        raise CheckpointError(f"{path} holds {found}, not the state of a {kind.__name__}")
     try:
-        kind().state = state  # of a generator that nobody needs
+        copy.deepcopy(rng.bit_generator).state = state
     except Exception as error:  # of whatever kind, as in a damaged file
-        found = state.get("bit_generator", "no random state")
         raise CheckpointError(
-            f"{path} holds {found}, not the state of a {kind.__name__}: {error!r}"
+            f"{path} holds a random state that {found} does not take: {error!r}"
         ) from error
 
 
@@ -251,7 +254,9 @@ def _compare_parameters(
         )
     for name, array in parameters.items():
         if not (isinstance(array, np.ndarray) and array.flags.writeable):
-            raise CheckpointError(f"{path} cannot be loaded into {name}: no array to be written to")
+            raise CheckpointError(
+                f"{path} cannot be loaded: parameters[{name!r}] must be a writeable array"
+            )
         found = stored[name]
         if (found.shape, found.dtype) != (array.shape, array.dtype):
             raise CheckpointError(

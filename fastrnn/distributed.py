@@ -126,8 +126,9 @@ class Ranks:
         Raises
         ------
         TypeError, ValueError
-            If a gradient to be overwritten is no array of float32 or float64 or is read-only,
-            `loss_sum` no number, or `count` no integer of 0 or more.
+            If a gradient to be overwritten is no ordinary array of float32 or float64 or is
+            read-only, `loss_sum` no number, or `count` no integer of 0 or more. It is raised before
+            anything is sent, so do not go on after it: the other ranks wait for this one.
 
         Examples
         --------

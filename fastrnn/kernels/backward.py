@@ -248,13 +248,14 @@ class Places(NamedTuple):
     dba: int  #: sums of all groups
     rest_x: int  #: of the first group, columns of `dWax` that fill no tile
     rest_a: int
-    others_x: int  #: sums of `dWax` of the second group, behind them of `dWaa`, and so on
+    others_x: int  #: sums of the second group: of `dWax`, then of `dWaa`; then of the other groups
     others_a: int
     dz: int  #: the buffers of a block
     rows: int
     staged: int
-    set: int  #: elements of these buffers; workers with blocks of their own have a set each
-    end: int  #: elements of the workspace
+    others: int  #: elements of the sums of one of the other groups
+    one_set: int  #: elements of the buffers; workers with blocks of their own have a set each
+    size: int  #: elements of the workspace
 
 
 @inner
@@ -272,14 +273,15 @@ def places_of(workers: int, sizes: Sizes, batch: Any, parameters: Any, da: Any) 
     at_rest_x = at_dba + sizes.groups * panels_of(n_a) * PANEL
     at_rest_a = at_rest_x + rest_x
     at_others = at_rest_a + rest_a
-    at_dz = at_others + (sizes.groups - 1) * (all_x + all_a)
+    others = all_x + all_a
+    at_dz = at_others + (sizes.groups - 1) * others
     at_rows = at_dz + 2 * panels_of(n_a) * stride
     at_staged = at_rows + panels * stride
     one_set = at_staged + staged_size(da, sizes) + staged_size(x, sizes) - at_dz
-    end = at_dz + (workers if sizes.blocks > 1 else 1) * one_set
+    size = at_dz + (workers if sizes.blocks > 1 else 1) * one_set
     return Places(
         0, at_Waa, at_zeros, at_dba, at_rest_x, at_rest_a, at_others, at_others + all_x, at_dz,
-        at_rows, at_staged, one_set, end,
+        at_rows, at_staged, others, one_set, size,
     )  # fmt: skip
 
 
@@ -309,7 +311,8 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     n_a, groups, one_group = len(a), sizes.groups, sizes.groups == 1
     places = places_of(workers, sizes, batch, parameters, da)
     way_x, way_a = ways_backward(active, sizes)
-    to_x, to_a = weights_for(Wax, way_x, work, 0), weights_for(Waa, way_a, work, places.Waa)
+    to_x = weights_for(Wax, way_x, work, places.Wax)
+    to_a = weights_for(Waa, way_a, work, places.Waa)
     for i in range(workers):
         part = (number + i) % workers
         if not claim(counters, part, 0):
@@ -329,14 +332,13 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
     sums_dWaa = sums_in_place(dWaa, pointer_to(work, places.rest_a), at_once)
     sums_dba = pointer_to(work, places.dba)
     others_x, others_a = pointer_to(work, places.others_x), pointer_to(work, places.others_a)
-    others_size = (places.dz - places.others_x) // max(groups - 1, 1)
-    own = pointer_to(work, number * places.set if sizes.blocks > 1 else 0)
+    own = pointer_to(work, number * places.one_set if sizes.blocks > 1 else 0)
     job = hold(Backward(
         x, a0, order, active, a, da, dx, da0,
         to_x, to_a, pointer_to(work, places.zeros),
         move(own, places.dz), move(own, places.rows), move(own, places.staged),
         staged_size(da, sizes), staged_size(x, sizes),
-        sums_dba, sums_dWax, sums_dWaa, others_x, others_a, others_size, one_group,
+        sums_dba, sums_dWax, sums_dWaa, others_x, others_a, places.others, one_group,
         reach_to_read(a), reach_to_write(dx, sizes), stride_of(sizes),
     ))  # fmt: skip
     done = share_backward(job, sizes, 1, number, workers, counters)
@@ -350,14 +352,14 @@ def backward_worker(number, workers, sizes, batch, parameters, states, outputs, 
             if active[0] or not one_group:
                 copy_rest(sums, gradient, first, last)
             row = sums_in_work(more, gradient.shape[1]).row
-            add_groups(more, others_size, groups - 1, row, gradient, first, last)
+            add_groups(more, places.others, groups - 1, row, gradient, first, last)
         part = take(counters, SUMMED)
 
 
 @team_entry(backward_types, backward_worker)
 def backward(team, sizes, batch, parameters, states, outputs, work):  # type: ignore[no-untyped-def]
     """The backward pass; bit for bit the same for every number of workers."""
-    size = aligned_size(places_of(team[0], Sizes(*sizes), batch, parameters, states[1]).end, work)
+    size = aligned_size(places_of(team[0], Sizes(*sizes), batch, parameters, states[1]).size, work)
     if has_to_ask(size, work):
         return size
     work = workspace(size, work)

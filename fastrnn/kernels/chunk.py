@@ -50,8 +50,8 @@ STAGED_BYTES = 1 << 24
 #: Rows of a step whose states stay there in whole.
 NEAR_ROWS = 64
 
-#: An order in which row `i` is number `i`: that of the steps of a sample that is active alone. Its
-#: length is the most of them that one call packs or unpacks, all of a chunk of one sample.
+#: 0, 1, 2 and so on: the order of the steps of a sample that is active alone. One call packs so
+#: many of them at most, which is all of a chunk (`_plan._CHUNK` rows) of a batch of one sample.
 _COUNTING = np.arange(256, dtype=np.int64)
 
 

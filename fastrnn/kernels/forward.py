@@ -164,8 +164,8 @@ class Places(NamedTuple):
     inputs: int
     logits: int
     staged: int
-    set: int  #: elements of these buffers; workers with blocks of their own have a set each
-    end: int  #: elements of the workspace
+    one_set: int  #: elements of these buffers; workers with blocks of their own have a set each
+    size: int  #: elements of the workspace
 
 
 @inner
@@ -186,9 +186,9 @@ def places_of(workers: int, sizes: Sizes, batch: Any, parameters: Any, outputs: 
     at_logits = at_inputs + panels_of(n_x) * stride
     at_staged = at_logits + panels_of(n_y) * stride
     one_set = at_staged + staged_size(x, sizes) - at_states
-    end = at_states + (workers if sizes.blocks > 1 else 1) * one_set
+    size = at_states + (workers if sizes.blocks > 1 else 1) * one_set
     return Places(
-        0, at_Waa, at_Wya, at_ba, at_by, at_states, at_inputs, at_logits, at_staged, one_set, end
+        0, at_Waa, at_Wya, at_ba, at_by, at_states, at_inputs, at_logits, at_staged, one_set, size
     )
 
 
@@ -227,7 +227,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
         pack_weights(ba.T, part, workers, work, places.ba, 0.0)
         pack_weights(by.T, part, workers, work, places.by, -np.inf)
         end(counters)
-    own = pointer_to(work, number * places.set if sizes.blocks > 1 else 0)
+    own = pointer_to(work, number * places.one_set if sizes.blocks > 1 else 0)
     reach_a, reach_y = reach_to_write(a, sizes), reach_to_write(y_pred, sizes)
     job = hold(Forward(
         x, a0, order, active, a, y_pred,
@@ -242,7 +242,7 @@ def forward_worker(number, workers, sizes, batch, parameters, outputs, work, cou
 @team_entry(forward_types, forward_worker)
 def forward(team, sizes, batch, parameters, outputs, work):  # type: ignore[no-untyped-def]
     """The forward pass; bit for bit the same for every number of workers."""
-    size = aligned_size(places_of(team[0], Sizes(*sizes), batch, parameters, outputs).end, work)
+    size = aligned_size(places_of(team[0], Sizes(*sizes), batch, parameters, outputs).size, work)
     if has_to_ask(size, work):
         return size
     work = workspace(size, work)

@@ -130,9 +130,9 @@ def has_to_ask(size: int, given: Any) -> bool:
 
 @allocating
 def workspace(size: int, given: Any) -> Any:
-    """A workspace of `size` elements that hold anything: the one that was `given`, or a new one.
+    """A workspace that holds anything: the one that was `given`, if it has `size`, or a new one.
 
-    It begins at the first cache line of those elements; `aligned_size` makes room for that.
+    It begins at its first cache line: `size` is an `aligned_size`.
     """
     work = given
     if given.size < size:

@@ -69,14 +69,14 @@ class Places(NamedTuple):
 
     Wya: int  #: packed
     zeros: int
-    sums: int  #: of a group: of `dWya`, in rows of `row`, then of `dby`; behind them its buffers
+    sums: int  #: of a group: of `dWya`, then of `dby`; behind them its buffers
     dby: int
     dz: int
     states: int
     gradients: int
-    set: int  #: elements of a group's sums and buffers
-    end: int  #: elements of the workspace
-    row: int
+    row: int  #: elements of a row of the sums of `dWya`
+    one_set: int  #: elements of a group's sums and buffers
+    size: int  #: elements of the workspace
 
 
 @inner
@@ -92,8 +92,8 @@ def places_of(groups: int, dWya: Any) -> Places:
     at_gradients = at_states + panels_of(n_a) * STRIDE
     one_set = at_gradients + panels_of(n_a) * STRIDE - at_sums
     return Places(
-        0, at_zeros, at_sums, at_dby, at_dz, at_states, at_gradients, one_set,
-        at_sums + groups * one_set, row,
+        0, at_zeros, at_sums, at_dby, at_dz, at_states, at_gradients, row, one_set,
+        at_sums + groups * one_set,
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
     n_y, n_a = dWya.shape
     places = places_of(groups, dWya)
     weights, zeros = packed_weights(Wya, work, places.Wya), pointer_to(work, places.zeros)
-    own = pointer_to(work, group * places.set)
+    own = pointer_to(work, group * places.one_set)
     sums, bias_sums = move(own, places.sums), view(move(own, places.dby), n_y)
     dz, states = move(own, places.dz), move(own, places.states)
     gradients = move(own, places.gradients)
@@ -163,8 +163,8 @@ def output_worker(group, groups, scale, rows, layer, outputs, losses, work):  # 
 def sum_output_groups(groups: int, work: Any, dWya: Any, dby: Any) -> None:
     """Add the weight gradients of all groups, in their order, to results that are 0."""
     n_y, places = len(dWya), places_of(groups, dWya)
-    add_groups(pointer_to(work, places.sums), places.set, groups, places.row, dWya, 0, n_y)
-    add_groups(pointer_to(work, places.dby), places.set, groups, 1, dby, 0, n_y)
+    add_groups(pointer_to(work, places.sums), places.one_set, groups, places.row, dWya, 0, n_y)
+    add_groups(pointer_to(work, places.dby), places.one_set, groups, 1, dby, 0, n_y)
 
 
 @team_entry(output_types, output_worker, pack_weights)
@@ -176,7 +176,7 @@ def output_backward(team, scale, rows, layer, outputs, losses, work):  # type: i
     """
     _, dWya, dby = outputs
     places = places_of(team[0], dWya)
-    size = aligned_size(places.end, work)
+    size = aligned_size(places.size, work)
     if has_to_ask(size, work):
         return size
     work = workspace(size, work)
