@@ -58,7 +58,7 @@ class _Contents(NamedTuple):
 
     parameters: dict[str, Array]
     optimizer: dict[str, Array]
-    random_state: dict[str, Any] | None
+    random_state: dict[str, Any]  #: empty if there is none
     progress: Progress
 
 
@@ -182,9 +182,8 @@ def load(
     """
     stored = _read(Path(path))
     _compare_parameters(path, stored.parameters, parameters)
-    state = stored.random_state or {}
     if rng is not None:
-        _compare_random_state(path, state, rng)
+        _compare_random_state(path, stored.random_state, rng)
     try:
         optimizer.load_state_dict(stored.optimizer)
     except (TypeError, ValueError) as error:
@@ -193,7 +192,7 @@ def load(
     for name, array in parameters.items():
         np.copyto(array, stored.parameters[name])
     if rng is not None:
-        rng.bit_generator.state = state
+        rng.bit_generator.state = stored.random_state
     return stored.progress
 
 
@@ -222,10 +221,7 @@ def _sorted_out(header: dict[str, Any], arrays: dict[str, Array]) -> _Contents:
         part, _, name = key.partition("/")
         parts[part][name] = array
     progress = Progress(int(header["step"]), int(header["epoch"]), dict(header["settings"]))
-    state = header["random_state"]
-    return _Contents(
-        **parts, random_state=None if state is None else dict(state), progress=progress
-    )
+    return _Contents(**parts, random_state=dict(header["random_state"] or {}), progress=progress)
 
 
 def _compare_random_state(

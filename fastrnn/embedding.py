@@ -75,5 +75,6 @@ def embedding_backward(dx: ArrayLike, symbols: ArrayLike, n_symbols: int) -> Arr
     """
     gradient, found, count = _check_embedding.gradient(dx, symbols, n_symbols)
     table = np.zeros((count, len(gradient)))
-    kernels.scatter_add(gradient.dtype, found.T.ravel().astype(np.int64), gradient, table)
+    numbers = found.T.astype(np.int64, order="C").ravel()
+    kernels.scatter_add(gradient.dtype, numbers, gradient, table)
     return np.ascontiguousarray(table.T, gradient.dtype)

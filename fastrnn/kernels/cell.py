@@ -1,6 +1,8 @@
 """The pointwise part of the vanilla cell: what happens to one column tile of a step.
 
-forward   a[t] = tanh(z[t])                backward   dz[t] = da[t] * (1 - a[t]^2)
+    forward   a[t] = tanh(z[t])                backward   dz[t] = da[t] * (1 - a[t]^2)
+
+Here `da[t]` has what the step after it hands back.
 """
 
 from __future__ import annotations
