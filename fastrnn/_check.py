@@ -4,7 +4,7 @@ Each function takes what a caller passed and returns it as the kernels want it, 
 `ValueError` (a `TypeError` where the type is wrong) that names the argument, what was expected
 and what came. Arrays come back of one dtype, float32 or float64: the `numpy.result_type` of the
 floating arguments, float16 counting as float32, integer and boolean arrays taking no part, and
-float64 where all are integer. An array that fits is returned itself; none is ever modified.
+float64 where all are integer. Of an array that fits a view is returned; none is ever modified.
 
 Letters: ``n_x`` features, ``n_a`` hidden units, ``n_y`` classes, ``m`` samples, ``T`` steps, and
 ``L[i]`` the true length of sample ``i``. Weights are the tuple ``(Wax, Waa, Wya, ba, by)``.
@@ -33,10 +33,12 @@ from fastrnn._conform import (
     convert,
     fit,
     integer,
+    integers,
     items,
     match,
     numeric,
     plain,
+    same_numbers,
     weights_fit,
     weights_in,
     whole,
@@ -63,8 +65,7 @@ def forward_arguments(
 ) -> tuple[Array, Array, Weights, NDArray[np.int64], int]:
     """Check the arguments of `rnn_forward`: x (n_x, m, T), a0 (n_a, m), L (m,) and their sum."""
     weights = weights_in(parameters)
-    if not fit(x, 3, (a0,), weights):
-        (x, a0), weights = conform({"x": x, "a0": a0}, weights)
+    (x, a0), weights = fit(x, 3, (a0,), weights) or conform({"x": x, "a0": a0}, weights)
     _, m, T = x.shape
     return x, a0, weights, *lengths(seq_lengths, m, T)
 
@@ -72,8 +73,8 @@ def forward_arguments(
 def cell_arguments(xt: Any, a_prev: Any, parameters: Any) -> tuple[Array, Array, Weights]:
     """Check the arguments of `rnnCell_forward`: xt (n_x, m), a_prev (n_a, m)."""
     weights = weights_in(parameters)
-    if not fit(xt, 2, (a_prev,), weights):
-        (xt, a_prev), weights = conform({"xt": xt, "a_prev": a_prev}, weights)
+    named = {"xt": xt, "a_prev": a_prev}
+    (xt, a_prev), weights = fit(xt, 2, (a_prev,), weights) or conform(named, weights)
     return xt, a_prev, weights
 
 
@@ -81,9 +82,11 @@ def cell_cache(cache: Any) -> tuple[Array, Array, Array, Weights]:
     """Check the cache of `rnnCell_forward`: a_next, a_prev (n_a, m), xt (n_x, m), parameters."""
     a_next, a_prev, xt, parameters = items("cache", cache, _CELL_CACHE)
     weights = weights_in(parameters, "cache: ")
-    if not fit(xt, 2, (a_next, a_prev), weights):
-        named = {"a_next": a_next, "a_prev": a_prev, "xt": xt}
-        (a_next, a_prev, xt), weights = conform(named, weights, where="cache: ")
+    named = {"xt": xt, "a_next": a_next, "a_prev": a_prev}
+    arrays, weights = fit(xt, 2, (a_next, a_prev), weights) or conform(
+        named, weights, where="cache: "
+    )
+    xt, a_next, a_prev = arrays
     return a_next, a_prev, xt, weights
 
 
@@ -92,8 +95,9 @@ def parameter_arrays(
 ) -> Weights:
     """Check parameters once more, when the sizes and the dtype are those of a forward pass."""
     weights = weights_in(parameters)
-    if weights_fit(weights, n_x, dtype) and weights[2].shape == (n_y, n_a):
-        return weights
+    fitting = weights_fit(weights, n_x, dtype)
+    if fitting is not None and fitting[2].shape == (n_y, n_a):
+        return fitting
     forward = "the forward pass"
     sizes = {"n_x": (n_x, forward), "n_a": (n_a, forward), "n_y": (n_y, forward)}
     return conform({}, weights, sizes, dtype)[1]
@@ -174,15 +178,7 @@ def labels(
     It holds -1 wherever a label counts for nothing: where there is none, at steps at or past
     ``L[i]``, and, of labels (m,), where ``L[i] == 0``.
     """
-    array = plain("labels", labels)
-    if isinstance(labels, (list, tuple)):
-        # np.asarray hides the boolean in [True, 2], and takes an empty list for floating.
-        given = np.array(labels, dtype=object).ravel().tolist()
-        if any(isinstance(label, (bool, np.bool_)) for label in given):
-            raise TypeError("labels must be integers, got a boolean among them")
-        array = array if given else array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {came_as(labels, array)}")
+    array = integers("labels", labels)
     if array.shape not in ((m, T), (m,)):
         raise ValueError(f"labels must have shape {(m, T)} or {(m,)}, got {array.shape}")
 
@@ -279,7 +275,7 @@ def _follows(name: str, step: Step, before: Step) -> None:
     if not np.array_equal(step.a_prev, before.a_next[:, active], equal_nan=True):
         raise ValueError(f"{name}: a_prev must be a_next of the step before, got other numbers")
     for key, now, then in zip(KEYS, step.weights, before.weights, strict=True):
-        if now is not then and not np.array_equal(now, then, equal_nan=True):
+        if not same_numbers(now, then) and not np.array_equal(now, then, equal_nan=True):
             raise ValueError(
                 f"{name}: parameters[{key!r}] must be that of the step before, got other numbers"
             )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._check import dimension
-from fastrnn._conform import Array, came, computing_dtype, convert, numeric, plain
+from fastrnn._conform import Array, computing_dtype, convert, integers, numeric
 
 
 def embedding(table: Any) -> Array:
@@ -21,9 +21,7 @@ def embedding(table: Any) -> Array:
 
 def symbols(value: Any, count: int) -> NDArray[np.integer[Any]]:
     """Check symbols (m, T) from 0 to `count` - 1; return them as a new array, as lengths are."""
-    array = plain("symbols", value)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"symbols must be integers, got {came(value)}")
+    array = integers("symbols", value)
     if array.ndim != 2:
         raise ValueError(f"symbols must have shape (m, T), got {array.shape}")
     array = array.copy()

@@ -1,7 +1,8 @@
 """What `_check` is for the functions around training: every error on their arguments.
 
 Numbers that steer training, parameters and gradients that are updated in place, and the state of
-an optimizer. A parameter or gradient comes back as the array it is, for its owner sees it change.
+an optimizer. Of an array that is to be updated a view comes back: its owner sees it change, and
+cannot change its shape, or make it read-only, half-way.
 """
 
 from __future__ import annotations
@@ -66,24 +67,33 @@ def initialization(
 
 
 def arrays_to_update(name: str, arrays: Any, besides: Sequence[str] = ()) -> dict[str, Array]:
-    """Check that arrays, all but those of some keys, can be updated in place; return them."""
-    given = _mapping(name, arrays)
-    chosen = {key: array for key, array in given.items() if key not in besides}
-    for key, array in chosen.items():
-        if not isinstance(array, np.ndarray) or array.dtype not in (FLOAT32, FLOAT64):
+    """Check that arrays, all but those of some keys, can be updated in place; return views."""
+    chosen = {}
+    for key, value in _mapping(name, arrays).items():
+        if key in besides:
+            continue
+        array = plain(f"{name}[{key!r}]", value)
+        if not isinstance(value, np.ndarray) or array.dtype not in (FLOAT32, FLOAT64):
             raise TypeError(
-                f"{name}[{key!r}] must be an array of float32 or float64, got {came(array)}"
+                f"{name}[{key!r}] must be an array of float32 or float64, got {came(value)}"
             )
-        if isinstance(array, np.ma.MaskedArray):
-            raise TypeError(f"{name}[{key!r}] must be an ordinary array, got a masked array")
         if not array.flags.writeable:
             raise ValueError(f"{name}[{key!r}] must be writeable, got a read-only array")
+        chosen[key] = array
     return chosen
 
 
 def gradients_to_update(gradients: Any) -> dict[str, Array]:
-    """Check that the gradients of parameters can be updated in place; return them."""
+    """Check that the gradients of parameters can be updated in place; return views of them."""
     return arrays_to_update("gradients", gradients, besides=_OF_SAMPLES)
+
+
+def steps_labelled(name: str, value: Any) -> int:
+    """Check a number of labelled steps."""
+    number = dimension(name, value)
+    if number >= _MANY:
+        raise ValueError(f"{name} must be below {_MANY}, got {number}")
+    return number
 
 
 def _mapping(name: str, arrays: Any) -> Mapping[str, Any]:
@@ -96,7 +106,7 @@ def _mapping(name: str, arrays: Any) -> Mapping[str, Any]:
 def parameters_like(
     parameters: Mapping[str, Any], layout: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 ) -> dict[str, Array]:
-    """Check that parameters still have the shapes and dtypes that they had before."""
+    """Check that parameters have the shapes and dtypes that they had before; return views."""
     missing = [repr(name) for name in layout if name not in parameters]
     if missing:
         raise ValueError(f"parameters must have the keys of before, got no {', '.join(missing)}")

@@ -1,11 +1,12 @@
 """From whatever a caller passed to what the kernels take: the parts that `_check` is made of.
 
 An array becomes a plain `numpy.ndarray`, aligned, in native byte order, float32 or float64. One
-that is so already is returned itself, whatever its strides; nothing that was passed is modified.
-What cannot become one raises an error that names the argument, what was expected and what came.
+that is so already is not copied, whatever its strides; nothing that was passed is modified. What
+cannot become one raises an error that names the argument, what was expected and what came.
 
 Kernels take what comes out of here without looking at its type: a wrong one is memory that is not
-ours.
+ours. So of an array that was passed a view is taken, and then the view is checked: nobody else can
+set its shape or dtype, neither another thread nor an object that is asked for its numbers later.
 """
 
 from __future__ import annotations
@@ -45,38 +46,50 @@ SHAPES = {
 }
 
 
-def fit(x: Any, ndim: int, states: tuple[Any, ...], weights: Weights) -> bool:
-    """Whether all is as the kernels want it: the common case, decided fast.
+def fit(
+    x: Any, ndim: int, states: tuple[Any, ...], weights: Weights
+) -> tuple[list[Array], Weights] | None:
+    """Views of all, if it is as the kernels want it: the common case, decided fast.
 
     ``x`` is (n_x, m, ...) and the states are (n_a, m). `conform` decides all other cases.
     """
-    if type(x) is not np.ndarray or x.ndim != ndim or not x.flags.aligned:
-        return False
+    if type(x) is not np.ndarray:
+        return None
+    x = x.view()
     dtype = x.dtype
-    if dtype != FLOAT32 and dtype != FLOAT64:
-        return False
+    if x.ndim != ndim or not x.flags.aligned or (dtype != FLOAT32 and dtype != FLOAT64):
+        return None
     n_x, m = x.shape[:2]
-    if not weights_fit(weights, n_x, dtype):
-        return False
-    state_shape = (weights[1].shape[0], m)
+    fitting = weights_fit(weights, n_x, dtype)
+    if fitting is None:
+        return None
+    state_shape = (fitting[1].shape[0], m)
+    arrays = [x]
     for a in states:
-        if type(a) is not np.ndarray or a.dtype != dtype or not a.flags.aligned:
-            return False
-        if a.shape != state_shape:
-            return False
-    return True
+        if type(a) is not np.ndarray:
+            return None
+        a = a.view()
+        if a.dtype != dtype or not a.flags.aligned or a.shape != state_shape:
+            return None
+        arrays.append(a)
+    return arrays, fitting
 
 
-def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> bool:
-    """Whether the weights are of that dtype and, with that ``n_x``, of shapes that agree."""
+def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> Weights | None:
+    """Views of weights, if they are of that dtype and, with that ``n_x``, of shapes that agree."""
+    views = []
     for array in weights:
-        if type(array) is not np.ndarray or not array.flags.aligned:
-            return False
+        if type(array) is not np.ndarray:
+            return None
+        array = array.view()
+        if not array.flags.aligned:
+            return None
         if array.dtype is not dtype and array.dtype != dtype:  # mostly the same object
-            return False
-    Wax, Waa, Wya, ba, by = weights
+            return None
+        views.append(array)
+    Wax, Waa, Wya, ba, by = views
     n_a, n_y = ba.size, by.size
-    return (
+    agree = (
         n_y > 0
         and ba.shape == (n_a, 1)
         and by.shape == (n_y, 1)
@@ -84,6 +97,7 @@ def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> bool:
         and Wya.shape == (n_y, n_a)
         and Wax.shape == (n_a, n_x)
     )
+    return (Wax, Waa, Wya, ba, by) if agree else None
 
 
 def conform(
@@ -156,14 +170,14 @@ def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:
 
 
 def plain(name: str, value: Any) -> Array:
-    """Make a plain array of anything but a masked array, as yet of any dtype."""
+    """Make a plain array of anything but a masked array, as yet of any dtype; of one, a view."""
     if type(value) is np.ndarray:
-        return value
+        return value.view()
     items = value if isinstance(value, (list, tuple)) else (value,)
     if any(isinstance(item, np.ma.MaskedArray) for item in items):
         raise TypeError(f"{name} must be an ordinary array, got a masked array")
     try:
-        return np.asarray(value)
+        return np.asarray(value).view()  # an object may give an array that it keeps
     except (ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be an array or evenly nested lists, got {came(value)}: {error}"
@@ -185,6 +199,20 @@ def numeric(name: str, value: Any) -> Array:
     return array
 
 
+def integers(name: str, value: Any) -> Array:
+    """Make a plain array of integers, of which booleans are none; as yet of any integer type."""
+    array = plain(name, value)
+    if isinstance(value, (list, tuple)):
+        # np.asarray hides the boolean in [True, 2], and takes an empty list for floating.
+        given = np.array(value, dtype=object).ravel().tolist()
+        if any(isinstance(item, (bool, np.bool_)) for item in given):
+            raise TypeError(f"{name} must be integers, got a boolean among them")
+        array = array if given else array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {came_as(value, array)}")
+    return array
+
+
 def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:
     """Find the dtype to compute in: float32 or float64, by the floating arrays alone."""
     floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
@@ -199,6 +227,11 @@ def convert(array: Array, dtype: np.dtype[Any]) -> Array:
     # Padding may hold anything, so a number that does not fit must not warn.
     with np.errstate(all="ignore"):
         return array.astype(dtype, copy=not aligned)
+
+
+def same_numbers(first: Array, second: Array) -> bool:
+    """Whether two arrays show the same memory in the same way."""
+    return bool(first.__array_interface__ == second.__array_interface__)
 
 
 def integer(name: str, value: Any) -> int:

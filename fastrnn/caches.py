@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import _check
-from fastrnn._conform import KEYS
+from fastrnn._conform import KEYS, same_numbers
 from fastrnn._plan import Ragged, ragged
 
 Array = NDArray[np.floating[Any]]
@@ -51,6 +51,13 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
         self.plan = plan
         self.passed = passed
         self.n_y = n_y
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy or a pickle: it holds once what is ``x`` here and ``x`` as it was passed."""
+        x, _ = self.passed
+        own = x if isinstance(x, np.ndarray) and same_numbers(x, self.x) else self.x
+        arguments = own, self.a0, self.a, self.passed_parameters, self.plan, self.passed, self.n_y
+        return StepCaches, arguments
 
     @property
     def parameters(self) -> Mapping[str, Any]:

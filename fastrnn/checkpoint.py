@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import copy
 import json
+import operator
 import os
 import signal
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,8 @@ class Optimizer(Protocol):
         """Take over a state, or raise `ValueError` or `TypeError` and change nothing."""
 
 
-class CheckpointError(Exception):
-    """A file is not a whole checkpoint, or is one of another training."""
+class CheckpointError(ValueError):
+    """A file is no whole checkpoint, or of another training; or it cannot hold what came."""
 
 
 class Progress(NamedTuple):
@@ -78,20 +79,24 @@ def save(
     ----------
     path : path_like
         The file. What is written before it is renamed has ``.partial`` after the name; no two
-        processes may write the same checkpoint.
+        processes or threads may write the same checkpoint at once.
     parameters : mapping of ndarray
-        Any names and shapes.
+        Of any shapes and any dtypes but that of objects. Names are strings of printable characters,
+        but the backslash.
     optimizer : Optimizer
         Its ``state_dict()`` is stored.
     step, epoch : int
-        How far training has come.
+        How far training has come, 0 or more.
     rng : numpy.random.Generator, optional
         Its state is stored, as JSON.
     settings : mapping, optional
-        What JSON can hold; `load` returns it, to compare.
+        What JSON can hold, and numbers and arrays of NumPy. `load` returns it, to compare, as JSON
+        has it: tuples and arrays as lists, keys as strings.
 
     Raises
     ------
+    CheckpointError
+        If an argument is not as above; nothing is written then.
     OSError
         If the file cannot be written. The one that is there stays.
 
@@ -108,31 +113,84 @@ def save(
     """
     header = {
         "format": _FORMAT,
-        "step": int(step),
-        "epoch": int(epoch),
-        "random_state": None if rng is None else rng.bit_generator.state,
-        "settings": dict(settings or {}),
+        "step": _count("step", step),
+        "epoch": _count("epoch", epoch),
+        "random_state": None if rng is None else _bit_generator(rng).state,
     }
-    # The states of some generators hold arrays.
-    text = json.dumps(header, default=np.ndarray.tolist)
-    arrays = {"header": np.array(text)}
-    arrays |= {f"parameters/{name}": array for name, array in parameters.items()}
-    arrays |= {f"optimizer/{name}": array for name, array in optimizer.state_dict().items()}
+    arrays = {"header": np.array(_as_json(header, settings or {}))}
+    state = _asked("state_dict", optimizer)()
+    arrays |= {_key(name): array for name, array in parameters.items()}
+    arrays |= {f"optimizer/{name}": np.asarray(array) for name, array in state.items()}
+    for key, array in arrays.items():
+        _check_array(key, array)
     _replace(Path(path), arrays)
+
+
+def _key(name: Any) -> str:
+    """What a parameter has for a name in the file."""
+    if not isinstance(name, str):
+        raise CheckpointError(f"parameters must have strings for names, got {name!r}")
+    return f"parameters/{name}"
+
+
+def _check_array(key: str, array: Any) -> None:
+    """Refuse what could not be loaded: other things than arrays, and keys that files change."""
+    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+        raise CheckpointError(f"{key} must be an array, and not of objects, got {type(array)}")
+    if not key.isprintable() or "\\" in key or len(key) > 1000:
+        raise CheckpointError(
+            f"{key[:40]!r} must have at most 1000 characters, printable ones but the backslash"
+        )
+
+
+def _count(name: str, value: Any) -> int:
+    """Check a step or an epoch."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise CheckpointError(f"{name} must be an integer of 0 or more, got {value!r}")
+    return number
+
+
+def _bit_generator(rng: Any) -> Any:
+    """What has the random state, to get or to set."""
+    if not isinstance(rng, np.random.Generator):
+        raise CheckpointError(f"rng must be a numpy.random.Generator, got {rng!r}")
+    return rng.bit_generator
+
+
+def _asked(method: str, optimizer: Any) -> Any:
+    """A method of an optimizer."""
+    if not callable(getattr(optimizer, method, None)):
+        raise CheckpointError(f"optimizer must have a method {method}, got {optimizer!r}")
+    return getattr(optimizer, method)
+
+
+def _as_json(header: Mapping[str, Any], settings: Any) -> str:
+    """The text of a header with settings; states of some generators hold arrays, as these may."""
+    try:
+        fields = {**header, "settings": dict(settings)}
+        return json.dumps(fields, default=operator.methodcaller("tolist"))
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"settings must be a mapping of what JSON can hold, got {settings!r}: {error}"
+        ) from error
 
 
 def _replace(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays to a file that is either the old one or the new one at any moment."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        # Not np.savez, which pickles arrays of objects: only NumPy 2 can be told not to.
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            _write(file, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     if os.name == "posix":
         # The name is data of the directory, which has a place on the disk of its own.
         directory = os.open(path.parent, os.O_RDONLY)
@@ -140,6 +198,14 @@ def _replace(path: Path, arrays: Mapping[str, Array]) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _write(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
+    """Write an ``.npz``. `numpy.savez` would pickle objects: only NumPy 2 can be told not to."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def load(
@@ -173,23 +239,24 @@ def load(
         If there is no file.
     CheckpointError
         If it is truncated, damaged or no checkpoint, or one of other parameters, of another
-        optimizer or of another random generator, or if parameters cannot be overwritten. Nothing
-        is overwritten then.
+        optimizer or of another random generator, or if an argument is not as above or cannot be
+        overwritten. Nothing is overwritten then.
 
     Examples
     --------
     See `save`.
     """
     stored = _read(Path(path))
-    _compare_parameters(path, stored.parameters, parameters)
+    own = _compared_parameters(path, stored.parameters, parameters)
     if rng is not None:
-        _compare_random_state(path, stored.random_state, rng)
+        _compare_random_state(path, stored.random_state, _bit_generator(rng))
+    take_over = _asked("load_state_dict", optimizer)
     try:
-        optimizer.load_state_dict(stored.optimizer)
+        take_over(stored.optimizer)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is of another optimizer: {error}") from error
     # Nothing can fail any more.
-    for name, array in parameters.items():
+    for name, array in own.items():
         np.copyto(array, stored.parameters[name])
     if rng is not None:
         rng.bit_generator.state = stored.random_state
@@ -201,8 +268,11 @@ def _read(path: Path) -> _Contents:
     with open(path, "rb") as file:
         # A damaged file fails in whichever layer comes upon it first: zip, npy, UTF-8 or JSON.
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with zipfile.ZipFile(file) as archive:
+                arrays = {
+                    name.removesuffix(".npy"): _read_array(archive, name)
+                    for name in archive.namelist()
+                }
             header = json.loads(str(arrays.pop("header")))
             found = header["format"]
             if found == _FORMAT:
@@ -212,6 +282,13 @@ def _read(path: Path) -> _Contents:
                 f"{path} is truncated, damaged or no checkpoint: {error!r}"
             ) from error
     raise CheckpointError(f"{path} must be a {_FORMAT!r}, got {found!r}")
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
+    """Read one array. `numpy.load` takes another where names are alike but for ``.npy``."""
+    with archive.open(name) as member:
+        array: Array = np.lib.format.read_array(member, allow_pickle=False)
+    return array
 
 
 def _sorted_out(header: dict[str, Any], arrays: dict[str, Array]) -> _Contents:
@@ -225,31 +302,33 @@ def _sorted_out(header: dict[str, Any], arrays: dict[str, Array]) -> _Contents:
 
 
 def _compare_random_state(
-    path: str | os.PathLike[str], state: Mapping[str, Any], rng: np.random.Generator
+    path: str | os.PathLike[str], state: Mapping[str, Any], bit_generator: Any
 ) -> None:
     """Refuse a state that the generator does not take."""
-    kind = type(rng.bit_generator)
+    kind = type(bit_generator).__name__
     found = state.get("bit_generator", "no random state")
-    if found != kind.__name__:
-        raise CheckpointError(f"{path} holds {found}, not the state of a {kind.__name__}")
+    if found != kind:
+        raise CheckpointError(f"{path} holds {found}, not the state of a {kind}")
     try:
-        copy.deepcopy(rng.bit_generator).state = state
+        copy.deepcopy(bit_generator).state = state
     except Exception as error:  # of whatever kind, as in a damaged file
         raise CheckpointError(
             f"{path} holds a random state that {found} does not take: {error!r}"
         ) from error
 
 
-def _compare_parameters(
+def _compared_parameters(
     path: str | os.PathLike[str], stored: Mapping[str, Array], parameters: Mapping[str, Any]
-) -> None:
-    """Refuse parameters of other names, shapes or dtypes, or that cannot be overwritten."""
+) -> dict[str, Array]:
+    """Views of parameters; refuses other names, shapes or dtypes, and what is not writeable."""
     if stored.keys() != parameters.keys():
         raise CheckpointError(
-            f"{path} holds parameters {', '.join(stored)}, expected {', '.join(parameters)}"
+            f"{path} holds parameters {', '.join(stored)}, "
+            f"expected {', '.join(map(str, parameters))}"
         )
-    for name, array in parameters.items():
-        if not (isinstance(array, np.ndarray) and array.flags.writeable):
+    views = {name: np.asarray(value).view() for name, value in parameters.items()}
+    for name, array in views.items():
+        if not (isinstance(parameters[name], np.ndarray) and array.flags.writeable):
             raise CheckpointError(
                 f"{path} cannot be loaded: parameters[{name!r}] must be a writeable array"
             )
@@ -259,6 +338,7 @@ def _compare_parameters(
                 f"{path} holds {name} as {found.dtype} of shape {found.shape}, "
                 f"expected {array.dtype} of shape {array.shape}"
             )
+    return views
 
 
 class Stop:

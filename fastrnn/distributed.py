@@ -127,8 +127,9 @@ class Ranks:
         ------
         TypeError, ValueError
             If a gradient to be overwritten is no ordinary array of float32 or float64 or is
-            read-only, `loss_sum` no number, or `count` no integer of 0 or more. It is raised before
-            anything is sent, so do not go on after it: the other ranks wait for this one.
+            read-only, `loss_sum` no number, or `count` no integer of 0 or more, below 2**62. It is
+            raised before anything is sent, so do not go on after it: the other ranks wait for this
+            one.
 
         Examples
         --------
@@ -136,17 +137,19 @@ class Ranks:
         """
         found = _check_training.gradients_to_update(gradients)
         arrays = [found[name] for name in sorted(found)]  # whatever the order of the keys
-        loss_sum, count = _check.real_number("loss_sum", loss_sum), _check.dimension("count", count)
+        loss_sum = _check.real_number("loss_sum", loss_sum)
+        count, stop = _check_training.steps_labelled("count", count), bool(stop)
         size = sum(array.size for array in arrays)
         buffer = np.empty(size + 4, np.result_type(np.float32, *(array.dtype for array in arrays)))
-        _gather(arrays, buffer)
-        buffer[size:] = loss_sum, count // _DIGIT, count % _DIGIT, bool(stop)
-        if self._comm is not None:
-            own, buffer = buffer, np.empty_like(buffer)
-            self._comm.Allreduce(own, buffer)  # the operation is SUM unless another is named
-        total = int(buffer[size + 1]) * _DIGIT + int(buffer[size + 2])
-        buffer[: size + 1] /= max(total, 1)
-        _scatter(buffer, arrays)
+        with np.errstate(all="ignore"):
+            _gather(arrays, buffer)
+            buffer[size:] = loss_sum, count // _DIGIT, count % _DIGIT, stop
+            if self._comm is not None:
+                own, buffer = buffer, np.empty_like(buffer)
+                self._comm.Allreduce(own, buffer)  # the operation is SUM unless another is named
+            total = int(buffer[size + 1]) * _DIGIT + int(buffer[size + 2])
+            buffer[: size + 1] /= max(total, 1)
+            _scatter(buffer, arrays)
         return Reduced(float(buffer[size]), total, bool(buffer[size + 3]))
 
     def broadcast(self, arrays: Mapping[str, Array]) -> None:

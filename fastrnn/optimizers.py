@@ -62,7 +62,9 @@ def clip_gradients(gradients: Mapping[str, Array], max_norm: float) -> float:
     """
     limit = _check_training.norm_limit("max_norm", max_norm)
     chosen = _check_training.gradients_to_update(gradients)
-    arrays = list({id(array): array for array in chosen.values()}.values())
+    # One that stands under two names is scaled once.
+    places = {(it.ctypes.data, it.shape, it.strides): it for it in chosen.values()}
+    arrays = list(places.values())
 
     with np.errstate(all="ignore"):
         norm = _global_norm(arrays)
@@ -131,7 +133,8 @@ class _Optimizer:
         Notes
         -----
         After an error the parameters and the optimizer are as before. NaN and inf in a gradient
-        are no error: they go where they belong.
+        are no error: they go where they belong. What the handler of a signal raises, as
+        KeyboardInterrupt, may come half-way: `fastrnn.checkpoint.stop_on_signals` waits for a step.
         """
         self._check_hyper_parameters(vars(self))
         parameters = _check_training.parameters_like(self._parameters, self._layout)
