@@ -73,8 +73,9 @@ def forward_arguments(
 def cell_arguments(xt: Any, a_prev: Any, parameters: Any) -> tuple[Array, Array, Weights]:
     """Check the arguments of `rnnCell_forward`: xt (n_x, m), a_prev (n_a, m)."""
     weights = weights_in(parameters)
-    named = {"xt": xt, "a_prev": a_prev}
-    (xt, a_prev), weights = fit(xt, 2, (a_prev,), weights) or conform(named, weights)
+    (xt, a_prev), weights = fit(xt, 2, (a_prev,), weights) or conform(
+        {"xt": xt, "a_prev": a_prev}, weights
+    )
     return xt, a_prev, weights
 
 
@@ -82,11 +83,9 @@ def cell_cache(cache: Any) -> tuple[Array, Array, Array, Weights]:
     """Check the cache of `rnnCell_forward`: a_next, a_prev (n_a, m), xt (n_x, m), parameters."""
     a_next, a_prev, xt, parameters = items("cache", cache, _CELL_CACHE)
     weights = weights_in(parameters, "cache: ")
-    named = {"xt": xt, "a_next": a_next, "a_prev": a_prev}
-    arrays, weights = fit(xt, 2, (a_next, a_prev), weights) or conform(
-        named, weights, where="cache: "
+    (xt, a_next, a_prev), weights = fit(xt, 2, (a_next, a_prev), weights) or conform(
+        {"xt": xt, "a_next": a_next, "a_prev": a_prev}, weights, where="cache: "
     )
-    xt, a_next, a_prev = arrays
     return a_next, a_prev, xt, weights
 
 
@@ -333,7 +332,7 @@ def dimension(name: str, value: Any) -> int:
 
 def real_number(name: str, value: Any) -> float:
     """Check a number, NaN and inf included."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
+    if isinstance(value, np.ndarray):
         value = value[()]
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {came(value)}")

@@ -36,7 +36,7 @@ def gradient(dx: Any, given: Any, n_symbols: Any) -> tuple[Array, NDArray[np.int
     """Check the arguments of `embedding_backward`."""
     count = dimension("n_symbols", n_symbols)
     array, found = numeric("dx", dx), symbols(given, count)
-    if array.ndim != 3 or array.shape[1:] != found.shape:
+    if array.shape[1:] != found.shape:
         m, T = found.shape
         raise ValueError(f"dx must have shape (n_x, {m}, {T}), got {array.shape}")
     return convert(array, computing_dtype([array])), found, count

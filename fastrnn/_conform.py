@@ -77,17 +77,16 @@ def fit(
 
 def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> Weights | None:
     """Views of weights, if they are of that dtype and, with that ``n_x``, of shapes that agree."""
-    views = []
     for array in weights:
         if type(array) is not np.ndarray:
             return None
-        array = array.view()
-        if not array.flags.aligned:
-            return None
+    Wax, Waa, Wya, ba, by = weights
+    weights = Wax, Waa, Wya, ba, by = Wax.view(), Waa.view(), Wya.view(), ba.view(), by.view()
+    for array in weights:
         if array.dtype is not dtype and array.dtype != dtype:  # mostly the same object
             return None
-        views.append(array)
-    Wax, Waa, Wya, ba, by = views
+        if not array.flags.aligned:
+            return None
     n_a, n_y = ba.size, by.size
     agree = (
         n_y > 0
@@ -97,7 +96,7 @@ def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> Weights | N
         and Wya.shape == (n_y, n_a)
         and Wax.shape == (n_a, n_x)
     )
-    return (Wax, Waa, Wya, ba, by) if agree else None
+    return weights if agree else None
 
 
 def conform(
@@ -221,12 +220,11 @@ def computing_dtype(arrays: Iterable[Array]) -> np.dtype[Any]:
 
 def convert(array: Array, dtype: np.dtype[Any]) -> Array:
     """Bring an array to a dtype and to alignment; copy it only if it must be."""
-    aligned = array.flags.aligned
-    if aligned and array.dtype == dtype:
+    if array.dtype == dtype and array.flags.aligned:
         return array
     # Padding may hold anything, so a number that does not fit must not warn.
     with np.errstate(all="ignore"):
-        return array.astype(dtype, copy=not aligned)
+        return array.astype(dtype)
 
 
 def same_numbers(first: Array, second: Array) -> bool:

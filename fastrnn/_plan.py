@@ -23,7 +23,7 @@ class _Cutting(NamedTuple):
 
     least: int  #: samples of a block: if they were fewer, there are fewer blocks
     most: int
-    rows: int  #: of a chunk: its buffers share the second cache level with the weights
+    rows: int  #: of a chunk, `most` at least: its buffers share the second cache level with weights
     apart: bool  #: blocks lie apart in memory, of whatever lengths; if not, lengths are alike
 
 
@@ -89,7 +89,7 @@ def _sizes(
     if few or blocks < (2 if n_a <= _TWO_BLOCKS_UNITS else _BLOCKS):
         small = m * n_a * n_a < _SERIAL_STEP
         return 1, 1, max(m, min(_CHUNK, total), 1), False, alone or small
-    return blocks, groups, max(-(-m // blocks), cutting.rows), cutting.apart, alone
+    return blocks, groups, cutting.rows, cutting.apart, alone
 
 
 class Cut(NamedTuple):

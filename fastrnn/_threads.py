@@ -42,7 +42,7 @@ def _started() -> str:
 def _after_fork() -> None:
     """Remember in a child that its threads stayed with its parent."""
     global _forked
-    _forked = _forked or bool(_started())
+    _forked = bool(_started())
 
 
 if hasattr(os, "register_at_fork"):

@@ -21,7 +21,8 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
 
     An entry holds the columns of the samples that are active at its step, and is made when it is
     asked for. Nothing is copied before that: the object holds views of the arrays of the forward
-    pass, whose shapes and dtypes stay what they were even if somebody sets those of the arrays.
+    pass that nobody else has, so that their shapes and dtypes stay what they were even if somebody
+    sets those of the arrays.
 
     Attributes
     ----------
@@ -44,9 +45,9 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
         passed: tuple[Any, Any],
         n_y: int,
     ) -> None:
-        self.x = x.view()
-        self.a0 = a0.view()
-        self.a = a.view()
+        self.x = x
+        self.a0 = a0
+        self.a = a
         self.passed_parameters = parameters
         self.plan = plan
         self.passed = passed
@@ -56,8 +57,8 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
         """A copy or a pickle: it holds once what is ``x`` here and ``x`` as it was passed."""
         x, _ = self.passed
         own = x if isinstance(x, np.ndarray) and same_numbers(x, self.x) else self.x
-        arguments = own, self.a0, self.a, self.passed_parameters, self.plan, self.passed, self.n_y
-        return StepCaches, arguments
+        others = self.a0, self.a, self.passed_parameters, self.plan, self.passed, self.n_y
+        return _copied, (own, *others)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -88,6 +89,10 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
         before = self.a[:, active, turns - 1] if turns else self.a0[:, active]
         cell = self.a[:, active, turns], before, self.x[:, active, turns], self.parameters
         return cell, active
+
+
+def _copied(x: Array, *others: Any) -> StepCaches:
+    return StepCaches(x.view(), *others)
 
 
 class Pass(NamedTuple):

@@ -265,12 +265,13 @@ class SGD(_Optimizer):
     def _update(
         self, parameter: Array, gradient: Array, memory: dict[str, Array], work: Array
     ) -> None:
+        velocity = memory["velocity"]
         if self.momentum:
-            velocity = memory["velocity"]
             velocity *= float(self.momentum)
             velocity += gradient
-            gradient = velocity
-        np.multiply(gradient, float(self.learning_rate), out=work)
+        else:
+            np.copyto(velocity, gradient)  # 0 times what is not finite would not be 0
+        np.multiply(velocity, float(self.learning_rate), out=work)
         parameter -= work
 
 

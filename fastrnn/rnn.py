@@ -93,7 +93,7 @@ def rnn_forward(
     inputs, first, weights, lengths, total = arguments
     plan = ragged(lengths, total, inputs.shape[2])
     a, y_pred = _run_forward(inputs, first, weights, plan)
-    steps = StepCaches(inputs, first, a, parameters, plan, (x, seq_lengths), len(y_pred))
+    steps = StepCaches(inputs, first, a.view(), parameters, plan, (x, seq_lengths), len(y_pred))
     return a, y_pred, (steps, x, seq_lengths)
 
 

@@ -75,7 +75,7 @@ def assert_refused(function, argument, change, exception, message, maker=referen
         getattr(fastrnn, function)(**arguments)
     assert caught.type is exception
     pattern = ".*".join(map(re.escape, message.split("...")))
-    assert re.search(pattern, str(caught.value), re.DOTALL), str(caught.value)
+    assert re.match(pattern, str(caught.value), re.DOTALL), str(caught.value)
     assert freeze(arguments) == before
 
 

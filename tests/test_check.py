@@ -360,6 +360,8 @@ def test_parameters_are_checked_against_a_forward_pass():
         assert_ready(weight, FLOAT32)
     with pytest.raises(ValueError, match=r"Wya must .* n_y = 3 as in the forward pass.* got \(2, "):
         _check.parameter_arrays(parameters, 3, 4, 3, FLOAT64)
+    with pytest.raises(ValueError, match=r"Waa must .* n_a = 5 as in the forward pass"):
+        _check.parameter_arrays(parameters, 3, 5, 2, FLOAT64)
     with pytest.raises(ValueError, match=r"Wax must .* n_x = 7 as in the forward pass.* got \(4, "):
         _check.parameter_arrays(parameters, 7, 4, 2, FLOAT64)
 

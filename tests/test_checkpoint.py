@@ -4,9 +4,11 @@ import importlib.util
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +90,8 @@ def test_progress_and_settings_come_back(tmp_path):
     settings = {"batch_size": 4096, "engine": "fastrnn", "rates": [0.5, None]}
     training = new_training()
     # An integer of NumPy is one as well.
-    checkpoint.save(tmp_path / "a", *training, step=np.int64(12), epoch=2, settings=settings)
+    progress = {"step": np.int64(12), "epoch": np.int8(2)}
+    checkpoint.save(tmp_path / "a", *training, **progress, settings=settings)
     assert checkpoint.load(tmp_path / "a", *training) == (12, 2, settings)
 
 
@@ -172,13 +175,14 @@ def assert_refused(path, match, training=None, **keywords):
     """Loading fails with a message, and changes nothing."""
     training = training or new_training()
     before = {name: array.copy() for name, array in training[0].items()}
+    state = training[1].state_dict()
     with pytest.raises(checkpoint.CheckpointError, match=match) as caught:
         checkpoint.load(path, *training, **keywords)
     assert str(path) in str(caught.value) or "rng" in keywords
     for name, array in before.items():
         assert_array_equal(training[0][name], array)
-    assert training[1].state_dict()["learning_rate"] == 0.01
-    assert training[1].state_dict().get("step", 0) == 0
+    for name, array in training[1].state_dict().items():
+        assert_array_equal(array, state[name])
 
 
 def test_every_truncation_is_refused(path):
@@ -210,6 +214,26 @@ def test_another_file_is_refused(path):
     with open(path, "wb") as file:
         np.savez(file, header=np.array({"format": "x"}, object))
     assert_refused(path, "no checkpoint")
+
+
+class Pickled:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_pickle_is_not_run(path):
+    with np.load(path) as archive:
+        contents = dict(archive)
+    contents["parameters/Wax"] = np.array(Pickled(path.parent / "ran"), object)
+    with open(path, "wb") as file:
+        np.savez(file, **contents)
+    assert_refused(path, "allow_pickle=False")
+    assert not (path.parent / "ran").exists()
 
 
 def rewrite(path, header=(), **arrays):
@@ -267,6 +291,51 @@ def test_another_training_is_refused(path):
     assert_refused(path, "no random state", rng=rng(0))
 
 
+def test_an_optimizer_that_refuses_the_type_is_another(path):
+    class Picky:
+        def load_state_dict(self, state):
+            raise TypeError("mine has no arrays")
+
+    with pytest.raises(checkpoint.CheckpointError, match="is of another optimizer: mine has no"):
+        checkpoint.load(path, new_training()[0], Picky())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced")
+def test_the_file_then_its_name_reach_the_disk(path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renamed(*names):
+        done.append("name")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    checkpoint.save(path, *new_training(), step=0, epoch=0)
+    assert done == ["file", "name", "folder"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs the list of open files")
+def test_no_file_stays_open(path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        checkpoint.save(path, *new_training(), step=0, epoch=0)
+        checkpoint.load(path, *new_training())
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_arrays_of_many_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)  # as if they were more than 2 GiB
+    ref = new_training(n_a=30)
+    checkpoint.save(tmp_path / "a", *ref, step=0, epoch=0)
+    comp = new_training(n_a=30, seed=1)
+    checkpoint.load(tmp_path / "a", *comp)
+    assert_same(comp, ref)
+
+
 def test_no_file_is_no_checkpoint_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         checkpoint.load(tmp_path / "none", *new_training())
@@ -296,6 +365,8 @@ def test_a_signal_asks_once_and_the_next_one_stops(number):
             signal.raise_signal(signal.SIGINT)
     with checkpoint.stop_on_signals():
         pass
+    with pytest.raises(ArithmeticError), checkpoint.stop_on_signals():
+        raise ArithmeticError
     assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 

@@ -51,7 +51,9 @@ def test_empty_gives_zero(shape):
         ([[0, 4]], ValueError, r"symbols must lie in 0\.\.3, got 0\.\.4"),
         ([[-1, 0]], ValueError, r"symbols must lie in 0\.\.3, got -1"),
         ([0, 1], ValueError, r"symbols must have shape \(m, T\), got \(2,\)"),
-        ([[0.0, 1.0]], TypeError, "symbols must be integers"),
+        ([[0.0, 1.0]], TypeError, "symbols must be integers, got an array of dtype float64"),
+        ([[True, 2]], TypeError, "symbols must be integers, got a boolean among them"),
+        (np.array([[True, False]]), TypeError, "symbols must be integers, got .* bool"),
     ],
 )
 def test_symbols_are_checked(symbols, error, match):
@@ -73,7 +75,21 @@ def test_symbols_are_copied_before_they_are_checked(monkeypatch):
     assert_array_equal(comp, [[1, 0, 1]])
 
 
+def test_lists_without_a_symbol_hold_no_other_type():
+    assert embedding_forward([[]], np.zeros((3, 4))).shape == (3, 1, 0)
+
+
+def test_a_sum_that_float32_cannot_hold_is_infinite():
+    dx = np.full((1, 1, 2), 3e38, np.float32)
+    with np.errstate(all="raise"):
+        assert embedding_backward(dx, [[0, 0]], 1) == np.inf
+
+
 def test_other_arguments_are_checked():
+    with pytest.raises(TypeError, match=r"table must be an array of float64.* got .* complex"):
+        embedding_forward([[0]], np.zeros((3, 4), complex))
+    with pytest.raises(TypeError, match=r"dx must be an array of float64.* got .* complex"):
+        embedding_backward(np.zeros((3, 1, 1), complex), [[0]], 4)
     with pytest.raises(ValueError, match=r"table must have shape \(n_x, n_symbols\), got \(4,\)"):
         embedding_forward([[0]], np.zeros(4))
     with pytest.raises(ValueError, match=r"dx must have shape \(n_x, 1, 2\), got \(3, 2, 1\)"):

@@ -217,6 +217,7 @@ def test_shapes_of_arrays_of_a_backward_pass(function, argument, expected, chang
         (np.array([6, 0, 3, np.nan, 3]), ValueError, "[3] must be a whole number, got nan"),
         ([6, 0, 3, -np.inf, 3], ValueError, "[3] must be a whole number, got -inf"),
         ([6, 0, 3, True, 3], TypeError, "[3] must be an integer, got True of type bool"),
+        ((6, 0, 3, True, 3), TypeError, "[3] must be an integer, got True of type bool"),
         ([6, 0, 3, np.True_, 3], TypeError, "[3] must be an integer, got ...True"),
         ([6, 0, 3, np.array(True), 3], TypeError, "[3] must be an integer, got ...dtype bool"),
         (np.array([True] * 5), TypeError, " must hold whole numbers, got an array of dtype bool"),
@@ -269,6 +270,7 @@ def test_sequences(change, exception, message):
         ("6", TypeError, "be an integer, got '6' of type str"),
         (True, TypeError, "be an integer, got True of type bool"),
         ([6], TypeError, "be an integer, got an object of type list"),
+        (2**61, ValueError, f"leave room to address the result, got {2**61}"),
         (10**30, ValueError, f"leave room to address the result, got {10**30}"),
     ],
 )

@@ -159,6 +159,17 @@ def test_a_parameter_without_a_gradient_is_left_alone(make):
     assert_same(comp, ref)
 
 
+def test_momentum_can_follow_a_schedule():
+    parameters, velocity, ref = {"W": np.array([1.0])}, 0.0, 1.0
+    optimizer = SGD(parameters, 0.1)
+    for momentum in (0.9, 0.9, 0.0, 0.9):
+        optimizer.momentum = momentum
+        velocity = momentum * velocity + 1.0
+        ref -= 0.1 * velocity
+        optimizer.step({"dW": np.array([1.0])})
+    assert_allclose(parameters["W"], ref, rtol=1e-15)
+
+
 @makers
 def test_learning_rate_can_follow_a_schedule(make):
     ref, comp = draw(0), draw(0)
@@ -291,7 +302,7 @@ def test_deep_copy_trains_on_by_itself(make):
 def test_state_is_copied_both_ways(make):
     optimizer = make(draw(0))
     optimizer.step(draw(1, prefix="d"))
-    ref = optimizer.state_dict()
+    ref = copy.deepcopy(optimizer.state_dict())
     assert all(type(array) is np.ndarray for array in ref.values())
 
     handed_out = optimizer.state_dict()
@@ -379,6 +390,7 @@ def test_gradients_must_be_a_mapping(make, gradients):
         ({"W": np.zeros(3, int)}, TypeError, r"parameters\['W'\] must be an array .* int64"),
         ({"W": np.zeros(3, np.float16)}, TypeError, "float32 or float64, got .* float16"),
         ({"W": np.zeros(3, complex)}, TypeError, "float32 or float64, got .* complex128"),
+        ({"W": np.zeros(2, ">f4")}, TypeError, "float32 or float64, got .* >f4"),
         ({"W": [0.0]}, TypeError, "float32 or float64, got an object of type list"),
         ({"W": np.ma.zeros(3)}, TypeError, "got a masked array"),
         ({"W": np.broadcast_to(1.0, 3)}, ValueError, "must be writeable, got a read-only array"),
@@ -438,6 +450,14 @@ def last(state):
     return list(state)[-1]
 
 
+def test_a_count_of_steps_stays_in_its_range():
+    optimizer = Adam({"W": np.zeros(2)})
+    state = optimizer.state_dict()
+    with pytest.raises(ValueError, match=r"state\['W.steps'\] must be 0 or more and below"):
+        optimizer.load_state_dict(state | {"W.steps": np.array(2**62)})
+    optimizer.load_state_dict(state | {"W.steps": np.array(2**62 - 1)})
+
+
 def test_state_of_another_kind():
     optimizer = Adam(draw(0))
     ref = optimizer.state_dict()
@@ -466,6 +486,16 @@ def test_a_gradient_may_be_another_parameter(make):
     comp = copy.deepcopy(ref)
     make(ref).step({"dw": np.ones(3), "dv": ref["w"].copy()})
     make(comp).step({"dw": np.ones(3), "dv": comp["w"]})
+    assert_same(comp, ref)
+
+
+@makers
+def test_a_gradient_may_be_part_of_another_parameter(make):
+    ref = {"u": np.ones(2), "w": np.arange(6.0), "v": np.ones(3)}
+    comp = copy.deepcopy(ref)
+    gradients = {"dw": np.ones(6), "du": np.ones(2)}
+    make(ref).step(gradients | {"dv": ref["w"][::2].copy()})
+    make(comp).step(gradients | {"dv": comp["w"][::2]})
     assert_same(comp, ref)
 
 
@@ -536,6 +566,19 @@ def test_one_array_under_two_names_is_scaled_once():
     assert_allclose(array, [0.6, 0.8], rtol=1e-15)
 
 
+def test_a_matrix_is_clipped_in_place():
+    array = np.array([[3.0, 4.0]])
+    with pytest.warns(PendingDeprecationWarning):
+        matrix = np.asmatrix(array)
+    assert clip_gradients({"dW": matrix}, 1.0) == 5.0
+    assert_allclose(array, [[0.6, 0.8]], rtol=1e-15)
+
+
+def test_the_norm_of_mixed_dtypes_is_that_of_float64():
+    comp = {"dW": np.full(4, 1e-320), "db": np.zeros(2, np.float32)}
+    assert_allclose(clip_gradients(comp, 1.0), 2e-320, rtol=1e-3)
+
+
 def test_norm_of_float32_is_summed_in_float64():
     # In float32 the sum of so many squares would stall.
     comp = {"dWax": np.full((3000, 3000), 0.1, np.float32)}
@@ -551,7 +594,9 @@ def test_a_norm_that_is_not_finite_scales_nothing(dtype, value, place):
     comp[place][1, 0] = value
     ref = copy.deepcopy(comp)
     with np.errstate(all="raise"):
-        assert_array_equal(clip_gradients(comp, 1e-3), abs(value))
+        norm = clip_gradients(comp, 1e-3)
+    assert type(norm) is float
+    assert_array_equal(norm, abs(value))
     assert_same(comp, ref)
 
 

@@ -11,7 +11,9 @@ initialize_parameters = parameters.initialize_parameters
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, "float32", np.dtype("float64")])
-@pytest.mark.parametrize("sizes", [(12, 32, 9), (1, 1, 1), (5, 2, 3), (0, 4, 2), (3, 0, 2)])
+@pytest.mark.parametrize(
+    "sizes", [(12, 32, 9), (1, 1, 1), (5, 2, 3), (0, 4, 2), (3, 0, 2), (0, 0, 2)]
+)
 def test_arrays_are_of_the_asked_kind(sizes, dtype):
     n_x, n_a, n_y = sizes
     comp = initialize_parameters(n_x, n_a, n_y, seed=0, dtype=dtype)

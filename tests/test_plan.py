@@ -9,6 +9,7 @@ import pytest
 from cutting import as_if_large
 
 from fastrnn._plan import full, ragged
+from fastrnn.kernels.stages import MOST_GROUPS
 
 #: How results are, of which nothing here depends.
 KIND = {"clear": 1, "past": 0, "itemsize": 4}
@@ -40,6 +41,18 @@ def test_blocks_hold_every_sample_longest_first(lengths, n_a):
         assert list(counts) == [np.sum(lengths[samples] > t) for t in range(T)] + [0]
         assert list(samples) == sorted(samples, key=lambda i: (-lengths[i], i))
         assert len(samples) <= rows
+
+
+@pytest.mark.parametrize("n_a", [64, 128, 5000])
+@pytest.mark.parametrize("n_y", [0, 2])
+def test_groups_are_few(n_a, n_y):
+    lengths = np.random.default_rng(1).integers(0, 12, 2000)
+    blocks, groups, *_ = planned(lengths, 13).cut(3, n_a, n_y, **KIND).sizes
+    assert 1 <= groups <= min(blocks, MOST_GROUPS)
+
+
+def test_nothing_is_cleared_where_nothing_is_padded():
+    assert [planned(np.full(3, T), 5).cut(3, 4, 2, **KIND).sizes[3] for T in (4, 5)] == [1, 0]
 
 
 def test_blocks_are_apart_in_memory_or_of_like_lengths():
@@ -114,6 +127,12 @@ def test_what_a_cut_depends_on():
         alone = planned(lengths, 9).cut(**{**shape, **change})
         assert (cut.sizes, cut.alone) == (alone.sizes, alone.alone), change
     assert all(cut.sizes != cuts[0].sizes for cut in cuts[1:])
+
+
+def test_a_cut_depends_on_the_features():
+    plan = full(300, 1)
+    assert plan.cut(3, 32, 2, **KIND).sizes[0] == 1
+    assert plan.cut(1000, 32, 2, **KIND).sizes[0] > 1
 
 
 def test_many_samples_of_little_work_are_cut_up():

@@ -55,6 +55,34 @@ def test_fresh_memory_is_zero():
     assert not array.any()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems may have no MADV_FREE")
+def test_memory_is_kept_on_linux():
+    with_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert (_results._madvise is not None) == with_gil
+
+
+@keeps
+@pytest.mark.parametrize("used", [0, 1])
+def test_one_used_array_among_fresh_ones_has_to_be_cleared(used):
+    shapes = [(4, 1, 10 * MIB // 4), (4, 1, 20 * MIB // 4)]
+    _results.results([shapes[used]], np.dtype(np.float32))
+    _, clear, _ = _results.results(shapes, np.dtype(np.float32))
+    assert clear == 1
+
+
+@keeps
+def test_a_lease_that_ended_before_it_began(monkeypatch):
+    def no_memory(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_results, "partial", no_memory)
+        with pytest.raises(MemoryError):
+            result(80)
+    gc.collect()
+    assert [result(40)[0].any() for _ in range(2)] == [False, False]
+
+
 @keeps
 def test_memory_is_used_again_once_nobody_sees_it():
     array, _, _ = result(40)

@@ -82,6 +82,15 @@ def test_copies_give_the_same_bits(convert, dtype):
     assert_array_equal(copied[2], LENGTHS)
 
 
+@pytest.mark.parametrize("convert", COPIES[1:])
+def test_a_copy_holds_the_input_once(convert):
+    steps, x, _ = convert(fastrnn.rnn_forward(*ragged_batch())[2])
+    assert np.shares_memory(steps.x, x)
+    single = fastrnn.rnn_forward(*ragged_batch(np.float32).replaced(x=ragged_batch().x))[2]
+    steps, x, _ = convert(single)
+    assert steps.x.dtype == x.dtype == np.float64
+
+
 def test_a_deep_copy_is_independent():
     batch = ragged_batch()
     _, y_pred, caches = fastrnn.rnn_forward(*batch)
@@ -106,6 +115,39 @@ def test_changed_contents_give_gradients_of_the_changed_values(name):
     assert_close(comp, ref, 1e-12)
     if name in batch.parameters:
         assert any(np.any(comp[key] != before[key]) for key in comp)
+
+
+def test_plain_caches_go_by_their_entries():
+    batch = ragged_batch()
+    caches, da = reference.rnn_forward(*batch)[2], make_cotangent(rng(1), batch)
+    ref = fastrnn.rnn_backward(da, caches)
+    batch.x[...] = 0
+    assert_equal(fastrnn.rnn_backward(da, caches), ref)
+    assert not batch.x.any()
+
+
+def test_plain_caches_of_a_single_step():
+    batch = make_batch(rng(0), 3, 4, 2, 3, 6, np.float64, [1, 0, 1])
+    caches, da = reference.rnn_forward(*batch)[2], make_cotangent(rng(1), batch)
+    assert_close(fastrnn.rnn_backward(da, caches), reference.rnn_backward(da, caches), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["x", "by"])
+def test_plain_caches_may_hold_nan(name):
+    batch = make_batch(rng(0), 3, 4, 2, 5, 6, np.float64, np.full(5, 6))
+    batch.arrays[name].flat[0] = np.nan
+    steps, *rest = reference.rnn_forward(*batch)[2]
+    copied = [((*cell[:3], copy.deepcopy(cell[3])), active) for cell, active in steps]
+    da = make_cotangent(rng(1), batch)
+    ref = reference.rnn_backward(da, (steps, *rest))
+    comp = fastrnn.rnn_backward(da, (copied, *rest))
+    for key, array in ref.items():
+        assert_allclose(comp[key], array, rtol=1e-10, atol=1e-12, err_msg=key)
+
+
+def test_plain_caches_without_a_step_and_without_parameters():
+    with pytest.raises(ValueError, match=r"^caches\[0\] must hold a step, or have an attribute"):
+        fastrnn.rnn_backward(np.zeros((4, 2, 3)), ([], np.zeros((3, 2, 3)), [0, 0]))
 
 
 def test_changed_parameters_by_the_chain_rule():
@@ -147,9 +189,10 @@ def test_lengths_that_change_leave_caches_alone():
     assert_equal(gradients(fastrnn, batch, y_pred, caches), ref)
 
 
-def test_the_reference_takes_caches_of_nested_lists():
+@pytest.mark.parametrize("names", [("Waa",), ("Wax", "Waa", "Wya", "ba", "by")], ids=len)
+def test_the_reference_takes_caches_of_nested_lists(names):
     batch = ragged_batch()
-    parameters = {name: array.tolist() for name, array in batch.parameters.items()}
+    parameters = batch.parameters | {name: batch.parameters[name].tolist() for name in names}
     _, y_pred, caches = fastrnn.rnn_forward(batch.x, batch.a0, parameters, LENGTHS)
     ref = gradients(fastrnn, batch, y_pred, caches)
     for name, comp in gradients(reference, batch, y_pred, caches).items():

@@ -93,6 +93,10 @@ def test_max_len_is_of_any_integer_type(max_len):
     assert_padded(pad_sequences(sequences, max_len), reference.pad_sequences(sequences, 3))
 
 
+def test_max_len_is_no_number_of_few_bits_any_more():
+    assert pad_sequences([np.ones((2, 3))], np.int8(100))[0].shape == (2, 1, 100)
+
+
 def test_sequences_of_no_step():
     comp, lengths = pad_sequences([np.empty((2, 0), np.float32)] * 3)
     assert comp.shape == (2, 3, 0)

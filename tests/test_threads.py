@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import numba
+import numpy as np
 import pytest
+
+from fastrnn import _threads
 
 #: A batch that is worth several threads, and a digest of all that is computed from it.
 WORK = """
@@ -131,3 +135,26 @@ def test_processes_that_are_not_forked_compute(tmp_path):
     methods = ["spawn", "forkserver"] if hasattr(os, "fork") else ["spawn"]
     result = run(script, "default", *methods)
     assert result.returncode == 0, result.stderr
+
+
+def test_calls_get_all_threads_unless_they_are_alone():
+    seen, threads = [], numba.get_num_threads()
+
+    def kernel(dtype, workers, launch, work):
+        seen.append((workers, launch != 0))
+        return 0
+
+    for alone in (False, False, True):
+        _threads.call(kernel, np.dtype(np.float32), 0, alone=alone)
+    assert seen == [(threads, threads > 1)] * 2 + [(1, False)]
+
+
+def test_a_failed_call_gives_the_threads_of_workqueue_back(monkeypatch):
+    def kernel(*arguments):
+        assert _threads._one_caller.locked()
+        raise MemoryError
+
+    monkeypatch.setattr(_threads, "_started", lambda: "workqueue")
+    with pytest.raises(MemoryError):
+        _threads.call(kernel, np.dtype(np.float32), 2)
+    assert not _threads._one_caller.locked()
