@@ -288,11 +288,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=available)
+    parser.add_argument("--threads", type=int, default=available, help="of each (%(default)s)")
     parser.add_argument("--dtype", choices=tuple(TOLERANCE), default="float32")
     parser.add_argument("--shapes", default=SHAPES, help='"n_x,n_a,n_y,m,T;..."')
     parser.add_argument("--full", action="store_true", help="full lengths instead of T/4..T")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of timings (%(default)s)")
     parser.add_argument("--implementations", default=",".join(NAMES), help=",".join(NAMES))
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="PNG")

@@ -6,7 +6,7 @@ languages after the last. There are 759,533 words to train on; words_data.py say
     pip install -e ".[examples]"
     python examples/words.py --epochs 3
     python examples/words.py --checkpoint words.npz --resume --predict szczęście kitaplar
-    mpirun -n 4 python examples/words.py --checkpoint words.npz
+    mpirun -n 2 python examples/words.py --checkpoint ranks.npz
 
 The learning rate is given for a batch of 256 and grows with the batch (`--scaling`): with its
 square root, as suits Adam (S. Malladi et al., "On the SDEs and scaling rules for adaptive gradient
@@ -47,7 +47,7 @@ Array = NDArray[Any]
 ENGINES = {"fastrnn": fastrnn, "reference": fastrnn.reference}
 SCALINGS = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}
 BASE_BATCH, WARM_UP, MAX_NORM = 256, 0.05, 1.0
-#: Words that are read at once: what they take, unlike that of a whole batch, stays in the caches.
+#: Words that are read at once: what they take stays in the processor's caches, unlike a batch.
 PART = 512
 SAVE_EVERY, CHECK_EVERY = 100, 50  # steps
 #: What must not change between a checkpoint and its resumption.
@@ -338,9 +338,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     settings = parser.parse_args(arguments)
     if settings.resume and not settings.checkpoint:
         parser.error("--resume needs --checkpoint")
-    for name in ("batch_size", "hidden", "embedding", "epochs", "words_of_each"):
-        if getattr(settings, name) < 1:
+    for name in ("batch_size", "hidden", "embedding", "epochs", "max_steps", "words_of_each"):
+        number = getattr(settings, name)
+        if number is not None and number < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if not distributed.launched():  # of several machines that of rank 0 alone has the files
+        for path in (settings.checkpoint, settings.json, settings.plot):
+            if path and not path.parent.is_dir():
+                parser.error(f"there is no folder {path.parent} for {path.name}")
+        if settings.resume and not settings.checkpoint.exists():
+            parser.error(f"there is no {settings.checkpoint} to go on from")
     return settings
 
 

@@ -1,6 +1,6 @@
 """Recurrent networks on batches of variable-length sequences, compiled with Numba."""
 
-from fastrnn import reference
+from fastrnn import checkpoint, distributed, embedding, reference
 from fastrnn.optimizers import SGD, Adam, clip_gradients
 from fastrnn.output import output_backward, softmax
 from fastrnn.parameters import initialize_parameters
@@ -20,7 +20,10 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "checkpoint",
     "clip_gradients",
+    "distributed",
+    "embedding",
     "final_states",
     "initialize_parameters",
     "output_backward",

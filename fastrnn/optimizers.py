@@ -217,7 +217,8 @@ class SGD(_Optimizer):
     ----------
     parameters : dict of ndarray
         float32 or float64 arrays, of any names and shapes, which `step` updates in place. An array
-        put into the dict in place of another is the one that is updated from then on.
+        put into the dict in place of another is the one that is updated from then on; one of a new
+        name is not.
     learning_rate : float
         0 or more. An attribute that may be set between steps, as may `momentum`.
     momentum : float, default 0.0
@@ -292,7 +293,8 @@ class Adam(_Optimizer):
     ----------
     parameters : dict of ndarray
         float32 or float64 arrays, of any names and shapes, which `step` updates in place. An array
-        put into the dict in place of another is the one that is updated from then on.
+        put into the dict in place of another is the one that is updated from then on; one of a new
+        name is not.
     learning_rate : float, default 0.001
         0 or more. An attribute that may be set between steps, as may the others.
     beta1, beta2 : float, default 0.9 and 0.999

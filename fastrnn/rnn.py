@@ -52,7 +52,7 @@ def rnn_forward(
         ``Wax`` (n_a, n_x), ``Waa`` (n_a, n_a), ``Wya`` (n_y, n_a), ``ba`` (n_a, 1),
         ``by`` (n_y, 1). Other keys are ignored.
     seq_lengths : array_like of int, shape (m,)
-        True lengths, 0 to T.
+        True lengths, 0 to T; 3.0 is one as well.
 
     Returns
     -------
@@ -69,9 +69,10 @@ def rnn_forward(
     Raises
     ------
     TypeError
-        If an argument is of a type that is not listed, such as complex or masked arrays.
+        If an argument is no array of real numbers, as complex and masked ones, or no mapping.
     ValueError
-        If a key is missing, a shape does not fit, or a length lies outside 0..T.
+        If a key is missing, a shape does not fit, ``n_y`` is 0, or a length is no whole number in
+        0..T.
 
     Notes
     -----
@@ -106,7 +107,8 @@ def rnn_backward(da: ArrayLike, caches: Any) -> dict[str, Array]:
         Gradient of the loss with respect to the states ``a``, in any memory order. What it holds
         at padded steps changes nothing.
     caches : tuple
-        Third result of `rnn_forward`, or of `fastrnn.reference.rnn_forward`.
+        Third result of `rnn_forward`, or of `fastrnn.reference.rnn_forward`, or put together by
+        hand as these are. If no step ran, a plain list of steps leaves the shapes unknown.
 
     Returns
     -------
@@ -178,7 +180,7 @@ def rnnCell_forward(
     at : ndarray, shape (n_a, m)
         ``tanh(Wax xt + Waa a_prev + ba)``.
     yt_pred : ndarray, shape (n_y, m)
-        ``softmax(Wya at + by)``.
+        ``softmax(Wya at + by)``. Both in the dtype that `rnn_forward` would compute in.
     cache : tuple
         ``(at, a_prev, xt, parameters)`` for `rnnCell_backward`, as they were passed.
 
@@ -217,7 +219,7 @@ def rnnCell_backward(da_next: ArrayLike, cache: Any) -> dict[str, Array]:
     -------
     dict
         ``dxt`` (n_x, m), ``da_prev`` (n_a, m), ``dWax`` (n_a, n_x), ``dWaa`` (n_a, n_a) and
-        ``dba`` (n_a, 1).
+        ``dba`` (n_a, 1), in the dtype that the arrays of the cache have in common.
 
     Raises
     ------

@@ -243,3 +243,18 @@ def test_command_line(words):
         words.parse(["--resume"])
     with pytest.raises(SystemExit):
         words.parse(["--hidden", "0"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-steps=0"], "--max-steps must be at least 1"),
+        (["--checkpoint=none/a.npz"], "there is no folder none for a.npz"),
+        (["--plot=none/a.png"], "there is no folder none for a.png"),
+        (["--resume", "--checkpoint=none.npz"], "there is no none.npz to go on from"),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(words, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        words.parse(arguments)
+    assert message in capsys.readouterr().err
