@@ -47,6 +47,7 @@ def start(environment, site=PACKAGE.parent, code=CALL):
         [sys.executable, "-B", "-c", code],
         env={**environment, "PYTHONPATH": str(site)},
         cwd="/",
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,11 +106,7 @@ def test_corrupt_cache(tmp_path):
     assert entries(tmp_path)
     assert cache_hits(start(environment)) == 1
     for suffix in (".nbi", ".nbc"):
-        for damage in (
-            lambda data: b"",
-            lambda data: data[: len(data) // 2],
-            lambda data: b"x" * 99,
-        ):
+        for damage in DAMAGES:
             damaged = [path for path in entries(tmp_path) if path.suffix == suffix]
             assert damaged
             for path in damaged:
@@ -120,5 +117,12 @@ def test_corrupt_cache(tmp_path):
 
 def test_two_processes_that_compile_at_once(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    assert [cache_hits(process) for process in [start(environment) for _ in range(2)]] == [0, 0]
+    code = "import sys, fastrnn; print(flush=True); sys.stdin.readline()\n" + CALL
+    processes = [start(environment, code=code) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [cache_hits(process) for process in processes] == [0, 0]
     assert cache_hits(start(environment)) == 1

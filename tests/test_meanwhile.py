@@ -12,6 +12,10 @@ from strategies import make_batch, make_cotangent, make_labels
 import fastrnn
 from fastrnn.embedding import embedding_forward
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Setting the .* on a NumPy array has been deprecated:DeprecationWarning"
+)
+
 LENGTHS = [6, 2, 0, 5]
 ARRAYS = ("x", "a0", "Wax", "Waa", "Wya", "ba", "by")
 

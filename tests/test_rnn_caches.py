@@ -168,6 +168,9 @@ def retyped(array):
     array.dtype = np.int64
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Setting the .* on a NumPy array has been deprecated:DeprecationWarning"
+)
 @pytest.mark.parametrize(
     ("name", "change"),
     [("x", reshaped), ("x", retyped), ("a0", reshaped), ("a0", retyped), ("a", retyped)],

@@ -92,7 +92,7 @@ def run(script, layer, *arguments):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
