@@ -342,7 +342,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         number = getattr(settings, name)
         if number is not None and number < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if not distributed.launched():  # of several machines that of rank 0 alone has the files
+    # Of several machines, only that of rank 0 need have the files.
+    if not (settings.mpi or distributed.launched()):
         for path in (settings.checkpoint, settings.json, settings.plot):
             if path and not path.parent.is_dir():
                 parser.error(f"there is no folder {path.parent} for {path.name}")

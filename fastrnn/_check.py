@@ -106,9 +106,7 @@ def floating(
     name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], like: str
 ) -> Array:
     """Check an array, such as ``da``, whose shape and dtype are those of what `like` names."""
-    array = plain(name, value)
-    if array.dtype != dtype:
-        numeric(name, value)
+    array = numeric(name, value)
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape} as {like}, got {array.shape}")
     return convert(array, dtype)
@@ -214,16 +212,16 @@ def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64], int
     match("caches[1]", x.shape, SHAPES["x"], sizes)
     _, m, T = x.shape
     L, total = lengths(seq_lengths, m, T, "caches[2]")
-    longest = int(L.max(initial=0))
-    if len(step_caches) != longest:
+    longest, entries = int(L.max(initial=0)), list(step_caches)
+    if len(entries) != longest:
         raise ValueError(
             f"caches[0] must hold one cache for each of {longest} steps, the largest of "
-            f"caches[2], got {len(step_caches)}"
+            f"caches[2], got {len(entries)}"
         )
 
     dtype = None if longest else computing_dtype([x])
     steps: list[Step] = []
-    for t, entry in enumerate(step_caches):
+    for t, entry in enumerate(entries):
         step = _step(f"caches[0][{t}]", entry, L > t, sizes, dtype)
         if steps:
             _follows(f"caches[0][{t}][0]", step, steps[-1])
@@ -296,7 +294,9 @@ def padding_arguments(
     if not arrays:
         raise ValueError("sequences must hold at least one array (n_x, T_i), got none")
     # There may be a great many, so they are looked at one by one only to say which is wrong.
-    if set(map(type, arrays)) != {np.ndarray}:
+    if set(map(type, arrays)) == {np.ndarray}:
+        arrays = [array.view() for array in arrays]
+    else:
         arrays = [numeric(f"sequences[{i}]", value) for i, value in enumerate(arrays)]
     kinds = {array.dtype: i for i, array in enumerate(arrays)}
     dtype = computing_dtype([numeric(f"sequences[{i}]", arrays[i]) for i in kinds.values()])
@@ -305,14 +305,13 @@ def padding_arguments(
 
     steps = [array.shape[1] for array in arrays]
     longest = max(steps)
-    if max_len is None:
-        max_len = longest
-    elif integer("max_len", max_len) < longest:
+    max_len = longest if max_len is None else integer("max_len", max_len)
+    if max_len < longest:
         raise ValueError(f"max_len must be at least {longest}, the longest T_i, got {max_len}")
-    size = len(arrays[0]) * len(arrays) * int(max_len) * dtype.itemsize
+    size = len(arrays[0]) * len(arrays) * max_len * dtype.itemsize
     if size > np.iinfo(np.intp).max:
         raise ValueError(f"max_len must leave room to address the result, got {max_len}")
-    return arrays, steps, int(max_len), real_number("padding_value", padding_value), dtype
+    return arrays, steps, max_len, real_number("padding_value", padding_value), dtype
 
 
 def _refuse_shapes(shapes: Sequence[tuple[int, ...]]) -> NoReturn:

@@ -19,6 +19,9 @@ from fastrnn._conform import FLOAT32, FLOAT64, Array, came, plain
 #: Steps that no training takes: from here on a count could leave the range of int64.
 _MANY = 2**62
 
+#: Labelled steps that no rank has: fewer are exact in two numbers of float32, 12 bits in one.
+_MANY_LABELLED = 2**36
+
 #: Gradients that belong to samples, and to no parameter.
 _OF_SAMPLES = ("da", "dx", "da0", "dxt", "da_prev")
 
@@ -66,17 +69,26 @@ def initialization(
     return sizes, np.random.default_rng(seed), found
 
 
-def arrays_to_update(name: str, arrays: Any, besides: Sequence[str] = ()) -> dict[str, Array]:
-    """Check that arrays, all but those of some keys, can be updated in place; return views."""
+def arrays_to_update(
+    name: str,
+    arrays: Any,
+    besides: Sequence[str] = (),
+    dtypes: Sequence[np.dtype[Any]] = (FLOAT32, FLOAT64),
+) -> dict[str, Array]:
+    """Check that arrays, all but those of some keys, can be updated in place; return views.
+
+    Without `dtypes` they may be of any.
+    """
+    expected = f"an array of {' or '.join(map(str, dtypes))}" if dtypes else "an array"
     chosen = {}
     for key, value in _mapping(name, arrays).items():
         if key in besides:
             continue
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(value)}")
         array = plain(f"{name}[{key!r}]", value)
-        if not isinstance(value, np.ndarray) or array.dtype not in (FLOAT32, FLOAT64):
-            raise TypeError(
-                f"{name}[{key!r}] must be an array of float32 or float64, got {came(value)}"
-            )
+        if dtypes and array.dtype not in dtypes:
+            raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(array)}")
         if not array.flags.writeable:
             raise ValueError(f"{name}[{key!r}] must be writeable, got a read-only array")
         chosen[key] = array
@@ -91,8 +103,8 @@ def gradients_to_update(gradients: Any) -> dict[str, Array]:
 def steps_labelled(name: str, value: Any) -> int:
     """Check a number of labelled steps."""
     number = dimension(name, value)
-    if number >= _MANY:
-        raise ValueError(f"{name} must be below {_MANY}, got {number}")
+    if number >= _MANY_LABELLED:
+        raise ValueError(f"{name} must be below 2**36, got {number}")
     return number
 
 

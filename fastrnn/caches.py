@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import _check
-from fastrnn._conform import KEYS, same_numbers
+from fastrnn._conform import KEYS
 from fastrnn._plan import Ragged, ragged
 
 Array = NDArray[np.floating[Any]]
@@ -23,42 +23,25 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
     asked for. Nothing is copied before that: the object holds views of the arrays of the forward
     pass that nobody else has, so that their shapes and dtypes stay what they were even if somebody
     sets those of the arrays.
-
-    Attributes
-    ----------
-    x : ndarray, shape (n_x, m, T)
-    a0 : ndarray, shape (n_a, m)
-    a : ndarray, shape (n_a, m, T)
-    passed_parameters : mapping of the weights, as it was passed
-    plan : the plan of the ragged batch
-    passed : ``x`` and ``seq_lengths`` as they were passed
-    n_y : int, the number of classes
     """
 
     def __init__(
         self,
-        x: Array,
-        a0: Array,
-        a: Array,
-        parameters: Mapping[str, Any],
+        x: Array,  # (n_x, m, T), as are the next two nobody else's
+        a0: Array,  # (n_a, m)
+        a: Array,  # (n_a, m, T)
+        parameters: Mapping[str, Any],  # as they were passed
         plan: Ragged,
-        passed: tuple[Any, Any],
+        passed: tuple[Any, Any],  # x and seq_lengths as they were passed
         n_y: int,
     ) -> None:
-        self.x = x
-        self.a0 = a0
-        self.a = a
-        self.passed_parameters = parameters
-        self.plan = plan
-        self.passed = passed
-        self.n_y = n_y
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy or a pickle: it holds once what is ``x`` here and ``x`` as it was passed."""
-        x, _ = self.passed
-        own = x if isinstance(x, np.ndarray) and same_numbers(x, self.x) else self.x
-        others = self.a0, self.a, self.passed_parameters, self.plan, self.passed, self.n_y
-        return _copied, (own, *others)
+        self._x = x
+        self._a0 = a0
+        self._a = a
+        self._parameters = parameters
+        self._plan = plan
+        self._passed = passed
+        self._n_y = n_y
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -66,7 +49,7 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
 
         One that has been removed since is missing here too: a backward pass says so.
         """
-        passed = self.passed_parameters
+        passed = self._parameters
         present = [name for name in KEYS if name in passed]
         if all(isinstance(passed[name], np.ndarray) for name in present):
             return passed
@@ -74,7 +57,7 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
 
     def __len__(self) -> int:
         """Steps that ran: the largest length."""
-        return self.plan.steps
+        return self._plan.steps
 
     @overload
     def __getitem__(self, t: int) -> tuple[CellCache, NDArray[np.bool_]]: ...
@@ -85,14 +68,10 @@ class StepCaches(Sequence[tuple[CellCache, NDArray[np.bool_]]]):
         turns = range(len(self))[t]
         if isinstance(turns, range):
             return [self[turn] for turn in turns]
-        active = self.plan.lengths > turns
-        before = self.a[:, active, turns - 1] if turns else self.a0[:, active]
-        cell = self.a[:, active, turns], before, self.x[:, active, turns], self.parameters
+        active = self._plan.lengths > turns
+        before = self._a[:, active, turns - 1] if turns else self._a0[:, active]
+        cell = self._a[:, active, turns], before, self._x[:, active, turns], self.parameters
         return cell, active
-
-
-def _copied(x: Array, *others: Any) -> StepCaches:
-    return StepCaches(x.view(), *others)
 
 
 class Pass(NamedTuple):
@@ -113,10 +92,10 @@ def forward_pass_of(caches: Any) -> Pass:
     steps, x, seq_lengths = _check.caches_tuple(caches)
     if not isinstance(steps, StepCaches):
         return _from_plain(caches)
-    if x is not steps.passed[0] or seq_lengths is not steps.passed[1]:
+    if x is not steps._passed[0] or seq_lengths is not steps._passed[1]:
         return _from_plain(caches)  # put together by hand: look at every entry
-    x, a0, a, plan = steps.x, steps.a0, steps.a, steps.plan
-    weights = _check.parameter_arrays(steps.passed_parameters, len(x), len(a), steps.n_y, a.dtype)
+    x, a0, a, plan = steps._x, steps._a0, steps._a, steps._plan
+    weights = _check.parameter_arrays(steps._parameters, len(x), len(a), steps._n_y, a.dtype)
     return Pass(x, a0, a, weights, plan)
 
 

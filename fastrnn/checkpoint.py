@@ -20,7 +20,7 @@ import os
 import signal
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -81,8 +81,8 @@ def save(
         The file. What is written before it is renamed has ``.partial`` after the name; no two
         processes or threads may write the same checkpoint at once.
     parameters : mapping of ndarray
-        Of any shapes and any dtypes but that of objects. Names are strings of printable characters,
-        but the backslash.
+        Of any shape, and any dtype of NumPy's but object. Names are strings of at most 1000
+        printable characters other than the backslash.
     optimizer : Optimizer
         Its ``state_dict()`` is stored.
     step, epoch : int
@@ -117,36 +117,53 @@ def save(
         "epoch": _count("epoch", epoch),
         "random_state": None if rng is None else _bit_generator(rng).state,
     }
-    arrays = {"header": np.array(_as_json(header, settings or {}))}
-    state = _asked("state_dict", optimizer)()
-    arrays |= {_key(name): array for name, array in parameters.items()}
-    arrays |= {f"optimizer/{name}": np.asarray(array) for name, array in state.items()}
-    for key, array in arrays.items():
-        _check_array(key, array)
+    arrays = {"header": np.array(_as_json(header, {} if settings is None else settings))}
+    arrays |= _arrays_by_key("parameters", parameters)
+    arrays |= _arrays_by_key("optimizer", _asked("state_dict", optimizer)())
     _replace(Path(path), arrays)
 
 
-def _key(name: Any) -> str:
-    """What a parameter has for a name in the file."""
-    if not isinstance(name, str):
-        raise CheckpointError(f"parameters must have strings for names, got {name!r}")
-    return f"parameters/{name}"
+def _arrays_by_key(part: str, given: Any) -> dict[str, Array]:
+    """Arrays by what they are called in the file; refuses what could not be loaded as it is."""
+    arrays = {}
+    for name, array in _mapping(part, given).items():
+        if not (isinstance(name, str) and name.isprintable() and len(name) <= 1000):
+            raise CheckpointError(f"{part} must have printable names, got {name!r:.40}")
+        if "\\" in name:  # which zipfile takes for a slash on Windows
+            raise CheckpointError(f"{part} must have names without a backslash, got {name!r}")
+        if not _is_ordinary(array):
+            found = type(array).__name__
+            raise CheckpointError(f"{part}[{name!r}] must be an ordinary array, got {found}")
+        if array.dtype.hasobject or _stored(array.dtype) != array.dtype:
+            found = array.dtype
+            raise CheckpointError(f"{part}[{name!r}] must be of a dtype of NumPy's, got {found}")
+        arrays[f"{part}/{name}"] = array
+    return arrays
 
 
-def _check_array(key: str, array: Any) -> None:
-    """Refuse what could not be loaded: other things than arrays, and keys that files change."""
-    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
-        raise CheckpointError(f"{key} must be an array, and not of objects, got {type(array)}")
-    if not key.isprintable() or "\\" in key or len(key) > 1000:
-        raise CheckpointError(
-            f"{key[:40]!r} must have at most 1000 characters, printable ones but the backslash"
-        )
+def _is_ordinary(value: Any) -> bool:
+    """Whether a value is an array, and no masked one; for most without an import of `numpy.ma`."""
+    if type(value) is np.ndarray:
+        return True
+    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+
+
+def _stored(dtype: np.dtype[Any]) -> Any:
+    """What a dtype is once it is read again."""
+    return np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(dtype))
+
+
+def _mapping(name: str, given: Any) -> Mapping[Any, Any]:
+    """Check a mapping of arrays."""
+    if not isinstance(given, Mapping):
+        raise CheckpointError(f"{name} must be a mapping of arrays, got {type(given).__name__}")
+    return given
 
 
 def _count(name: str, value: Any) -> int:
     """Check a step or an epoch."""
     try:
-        number = operator.index(value)
+        number = -1 if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
         number = -1
     if number < 0:
@@ -182,14 +199,16 @@ def _as_json(header: Mapping[str, Any], settings: Any) -> str:
 def _replace(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays to a file that is either the old one or the new one at any moment."""
     partial = path.with_name(path.name + ".partial")
+    file = open(partial, "wb")
     try:
-        with open(partial, "wb") as file:
+        with file:
             _write(file, arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise
     if os.name == "posix":
         # The name is data of the directory, which has a place on the disk of its own.
@@ -321,17 +340,18 @@ def _compared_parameters(
     path: str | os.PathLike[str], stored: Mapping[str, Array], parameters: Mapping[str, Any]
 ) -> dict[str, Array]:
     """Views of parameters; refuses other names, shapes or dtypes, and what is not writeable."""
-    if stored.keys() != parameters.keys():
-        raise CheckpointError(
-            f"{path} holds parameters {', '.join(stored)}, "
-            f"expected {', '.join(map(str, parameters))}"
-        )
-    views = {name: np.asarray(value).view() for name, value in parameters.items()}
-    for name, array in views.items():
-        if not (isinstance(parameters[name], np.ndarray) and array.flags.writeable):
+    views = {}
+    for name, value in _mapping("parameters", parameters).items():
+        if not (isinstance(value, np.ndarray) and value.flags.writeable):
             raise CheckpointError(
                 f"{path} cannot be loaded: parameters[{name!r}] must be a writeable array"
             )
+        views[name] = np.asarray(value).view()
+    if stored.keys() != views.keys():
+        raise CheckpointError(
+            f"{path} holds parameters {', '.join(stored)}, expected {', '.join(map(str, views))}"
+        )
+    for name, array in views.items():
         found = stored[name]
         if (found.shape, found.dtype) != (array.shape, array.dtype):
             raise CheckpointError(

@@ -127,7 +127,7 @@ class Ranks:
         ------
         TypeError, ValueError
             If a gradient to be overwritten is no ordinary array of float32 or float64 or is
-            read-only, `loss_sum` no number, or `count` no integer of 0 or more, below 2**62. It is
+            read-only, `loss_sum` no number, or `count` no integer of 0 or more, below 2**36. It is
             raised before anything is sent, so do not go on after it: the other ranks wait for this
             one.
 
@@ -161,13 +161,19 @@ class Ranks:
             Of the same names, shapes and dtypes on all ranks: parameters, or the copy that
             ``optimizer.state_dict()`` gives and ``load_state_dict`` takes.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If one is no ordinary array or is read-only, before anything is sent.
+
         Examples
         --------
         >>> Ranks().broadcast({"ba": np.zeros((3, 1))})
         """
+        checked = _check_training.arrays_to_update("arrays", arrays, dtypes=())
         if self._comm is None:
             return
-        for array in arrays.values():
+        for array in checked.values():
             contiguous = np.ascontiguousarray(array).reshape(-1)
             self._comm.Bcast(contiguous, root=0)
             array[...] = contiguous.reshape(array.shape)

@@ -63,7 +63,7 @@ def clip_gradients(gradients: Mapping[str, Array], max_norm: float) -> float:
     limit = _check_training.norm_limit("max_norm", max_norm)
     chosen = _check_training.gradients_to_update(gradients)
     # One that stands under two names is scaled once.
-    places = {(it.ctypes.data, it.shape, it.strides): it for it in chosen.values()}
+    places = {(it.__array_interface__["data"], it.shape, it.strides): it for it in chosen.values()}
     arrays = list(places.values())
 
     with np.errstate(all="ignore"):

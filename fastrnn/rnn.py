@@ -52,7 +52,7 @@ def rnn_forward(
         ``Wax`` (n_a, n_x), ``Waa`` (n_a, n_a), ``Wya`` (n_y, n_a), ``ba`` (n_a, 1),
         ``by`` (n_y, 1). Other keys are ignored.
     seq_lengths : array_like of int, shape (m,)
-        True lengths, 0 to T; 3.0 is one as well.
+        True lengths, 0 to T; whole floats such as 3.0 count.
 
     Returns
     -------
@@ -69,7 +69,8 @@ def rnn_forward(
     Raises
     ------
     TypeError
-        If an argument is no array of real numbers, as complex and masked ones, or no mapping.
+        If an argument is no array of real numbers (complex and masked arrays are none), or
+        ``parameters`` is no mapping.
     ValueError
         If a key is missing, a shape does not fit, ``n_y`` is 0, or a length is no whole number in
         0..T.

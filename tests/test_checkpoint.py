@@ -101,6 +101,16 @@ def test_file_is_read_without_pickle(path):
         assert {"parameters/Wax", "optimizer/Wax.mean"} < set(archive.files)
 
 
+class Stateful:
+    """What has some state."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def state_dict(self):
+        return self.state
+
+
 def test_numpy_in_settings_comes_back_as_json_has_it(tmp_path):
     training = new_training()
     settings = {"rate": np.float32(0.5), "sizes": (1, np.int64(2)), 3: np.arange(2)}
@@ -120,12 +130,19 @@ def test_numpy_in_settings_comes_back_as_json_has_it(tmp_path):
         ({"settings": {"module": os}}, "settings must be a mapping of what JSON can hold, got"),
         ({"settings": 3}, "settings must be a mapping of what JSON can hold, got 3"),
         ({"optimizer": None}, "optimizer must have a method state_dict, got None"),
-        ({"parameters": {"W": np.array([None])}}, "parameters/W must be an array, and not of obj"),
-        ({"parameters": {"W": [1.0]}}, "parameters/W must be an array.*got .*list"),
-        ({"parameters": {"a\0b": np.ones(2)}}, r"'parameters/a\\x00b' must have at most 1000"),
-        ({"parameters": {"a\\b": np.ones(2)}}, "must have at most 1000 characters, printable"),
-        ({"parameters": {1: np.ones(2)}}, "parameters must have strings for names, got 1"),
-        ({"parameters": {"a" * 1000: np.ones(2)}}, "'parameters/aaa.* must have at most 1000"),
+        ({"parameters": [np.ones(2)]}, "parameters must be a mapping of arrays, got list"),
+        ({"parameters": {"W": np.array([None])}}, r"parameters\['W'\] must be .* got object"),
+        ({"parameters": {"W": [1.0]}}, r"parameters\['W'\] must be an ordinary array, got list"),
+        ({"parameters": {"W": np.ma.ones(2)}}, r"must be an ordinary array, got MaskedArray"),
+        ({"parameters": {1: np.ones(2)}}, "parameters must have printable names, got 1"),
+        ({"parameters": {"a\0b": np.ones(2)}}, r"printable names, got 'a\\x00b'"),
+        ({"parameters": {"a" * 1001: np.ones(2)}}, "parameters must have printable names"),
+        ({"parameters": {"a\\b": np.ones(2)}}, "parameters must have names without a backslash"),
+        ({"optimizer": Stateful([1.0])}, "optimizer must be a mapping of arrays, got list"),
+        ({"optimizer": Stateful({1: np.ones(2)})}, "optimizer must have printable names, got 1"),
+        ({"optimizer": Stateful({"v": [[1], [1, 2]]})}, r"optimizer\['v'\] must be an ordinary"),
+        ({"step": True}, "step must be an integer of 0 or more, got True"),
+        ({"settings": np.arange(2)}, "settings must be a mapping of what JSON can hold"),
     ],
 )
 def test_what_no_checkpoint_can_hold_is_refused_before_anything_is_written(path, change, message):
@@ -151,7 +168,10 @@ def test_names_that_are_alike_are_told_apart(tmp_path):
 
 
 def test_load_refuses_what_is_no_generator_and_no_optimizer(path):
-    assert_refused(path, "rng must be a numpy.random.Generator, got 3", rng=3)
+    with pytest.raises(checkpoint.CheckpointError, match=r"rng must be a numpy.random.Generator"):
+        checkpoint.load(path, *new_training(), rng=3)
+    with pytest.raises(checkpoint.CheckpointError, match="parameters must be a mapping of arr"):
+        checkpoint.load(path, [np.ones(2)], new_training()[1])
     with pytest.raises(checkpoint.CheckpointError, match="a method load_state_dict, got None"):
         checkpoint.load(path, new_training()[0], None)
 
@@ -178,7 +198,7 @@ def assert_refused(path, match, training=None, **keywords):
     state = training[1].state_dict()
     with pytest.raises(checkpoint.CheckpointError, match=match) as caught:
         checkpoint.load(path, *training, **keywords)
-    assert str(path) in str(caught.value) or "rng" in keywords
+    assert str(path) in str(caught.value)
     for name, array in before.items():
         assert_array_equal(training[0][name], array)
     for name, array in training[1].state_dict().items():
@@ -277,6 +297,20 @@ def test_parameters_that_cannot_be_overwritten_are_refused(path, name):
         checkpoint.load(path, listed, optimizer)
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+def test_parameters_that_get_another_shape_meanwhile(path):
+    class Reshaping(Recorder):
+        def load_state_dict(self, state):
+            parameters["Wax"].shape = (15,)
+
+    ref, comp = new_training()[0], new_training(seed=1)[0]
+    parameters = {name: array.view() for name, array in comp.items()}
+    checkpoint.load(path, ref, new_training()[1])
+    checkpoint.load(path, parameters, Reshaping())
+    for name, array in ref.items():
+        assert_array_equal(comp[name], array, err_msg=name)
+
+
 def test_another_training_is_refused(path):
     assert_refused(path, r"Wax as float32 of shape \(5, 3\), expected.*\(6, 3\)", new_training(6))
     assert_refused(path, "Wax as float32.*expected float64", new_training(dtype=np.float64))
@@ -320,11 +354,11 @@ def test_the_file_then_its_name_reach_the_disk(path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs the list of open files")
 def test_no_file_stays_open(path):
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
-        checkpoint.save(path, *new_training(), step=0, epoch=0)
-        checkpoint.load(path, *new_training())
-    assert len(os.listdir("/proc/self/fd")) == before
+    checkpoint.save(path, *new_training(), step=0, epoch=0)
+    checkpoint.load(path, *new_training())
+    descriptors = Path("/proc/self/fd").iterdir()
+    opened = [os.readlink(each) for each in descriptors if each.is_symlink()]
+    assert not [name for name in opened if name.startswith(str(path.parent))]
 
 
 def test_arrays_of_many_bytes(tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def test_reduce_without_any_label_gives_zero():
 
 
 def test_reduce_counts_beyond_what_float32_holds():
-    counts = [2**24 + 1, 2**30 + 2]
+    counts = [2**24 + 1, 2**35 + 2**12 - 1]
     gradients = {"dba": np.zeros(1, np.float32)}
     found = on_ranks(2, lambda ranks: ranks.reduce(dict(gradients), 0.0, counts[ranks.rank]))
     assert all(type(reduced.labelled) is int for reduced in found)
@@ -98,7 +98,7 @@ def test_reduce_counts_beyond_what_float32_holds():
         ({}, None, 1, TypeError, "loss_sum must be a real number"),
         ({}, 0.0, -3, ValueError, "count must be 0 or more, got -3"),
         ({}, 0.0, 1.5, TypeError, "count must be an integer"),
-        ({}, 0.0, 10**400, ValueError, "count must be below"),
+        ({}, 0.0, 2**36, ValueError, r"count must be below 2\*\*36, got 68719476736"),
     ],
 )
 def test_reduce_refuses_what_it_cannot_sum(gradients, loss_sum, count, error, match):
@@ -133,6 +133,18 @@ def test_broadcast_takes_any_layout():
         assert_array_equal(whole, np.tile([0, rank], (4, 3)))
         assert_array_equal(fortran, 0)
         assert number == 0
+
+
+def test_broadcast_changes_nothing_if_one_array_cannot_be_overwritten():
+    def broadcast(ranks):
+        arrays = {"W": np.full(2, ranks.rank), "b": np.broadcast_to(1.0, 2)}
+        with pytest.raises(ValueError, match=r"arrays\['b'\] must be writeable"):
+            ranks.broadcast(arrays)
+        with pytest.raises(TypeError, match=r"arrays\['b'\] must be an array, got .* list"):
+            ranks.broadcast(arrays | {"b": [1.0]})
+        return arrays["W"].tolist()
+
+    assert on_ranks(2, broadcast) == [[0, 0], [1, 1]]
 
 
 def test_shares_are_even_and_complete():

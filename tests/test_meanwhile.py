@@ -68,6 +68,25 @@ def test_arrays_during_a_forward_pass(name, change):
 
 @CHANGES
 @pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_that_an_object_keeps(name, change):
+    batch = new_batch()
+    kept = batch.arrays[name]
+    batch = batch.replaced(**{name: Numbers(kept, lambda: None)})
+    lengths = [Number(6, lambda: change(kept)), *LENGTHS[1:]]
+    comp = fastrnn.rnn_forward(batch.x, batch.a0, batch.parameters, lengths)[:2]
+    assert_equal(comp, fastrnn.rnn_forward(*new_batch())[:2])
+
+
+@CHANGES
+def test_sequences_that_are_padded(change):
+    sequences = [np.arange(6.0).reshape(2, 3), np.arange(2.0).reshape(2, 1)]
+    ref = fastrnn.pad_sequences([sequence.copy() for sequence in sequences], 4)
+    comp = fastrnn.pad_sequences(sequences, Number(4, lambda: change(sequences[0])))
+    assert_equal(comp, ref)
+
+
+@CHANGES
+@pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_during_a_backward_pass(name, change):
     def result(act):
         batch = new_batch()
@@ -130,3 +149,10 @@ def test_parameters_during_a_step_of_an_optimizer(make, change):
         return kept, optimizer.state_dict()
 
     assert_equal(results(change), results(lambda array: None))
+
+
+def test_an_object_is_asked_once():
+    _, _, caches = fastrnn.rnn_forward(*new_batch())
+    asked = []
+    fastrnn.rnn_backward(Numbers(np.ones((17, 4, 6)), lambda: asked.append(1)), caches)
+    assert len(asked) == 1

@@ -391,6 +391,7 @@ def test_gradients_must_be_a_mapping(make, gradients):
         ({"W": np.zeros(3, np.float16)}, TypeError, "float32 or float64, got .* float16"),
         ({"W": np.zeros(3, complex)}, TypeError, "float32 or float64, got .* complex128"),
         ({"W": np.zeros(2, ">f4")}, TypeError, "float32 or float64, got .* >f4"),
+        ({"W": [[0.0], [1.0, 2.0]]}, TypeError, "float32 or float64, got an object of type list"),
         ({"W": [0.0]}, TypeError, "float32 or float64, got an object of type list"),
         ({"W": np.ma.zeros(3)}, TypeError, "got a masked array"),
         ({"W": np.broadcast_to(1.0, 3)}, ValueError, "must be writeable, got a read-only array"),

@@ -82,15 +82,6 @@ def test_copies_give_the_same_bits(convert, dtype):
     assert_array_equal(copied[2], LENGTHS)
 
 
-@pytest.mark.parametrize("convert", COPIES[1:])
-def test_a_copy_holds_the_input_once(convert):
-    steps, x, _ = convert(fastrnn.rnn_forward(*ragged_batch())[2])
-    assert np.shares_memory(steps.x, x)
-    single = fastrnn.rnn_forward(*ragged_batch(np.float32).replaced(x=ragged_batch().x))[2]
-    steps, x, _ = convert(single)
-    assert steps.x.dtype == x.dtype == np.float64
-
-
 def test_a_deep_copy_is_independent():
     batch = ragged_batch()
     _, y_pred, caches = fastrnn.rnn_forward(*batch)
