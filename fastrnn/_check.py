@@ -293,7 +293,7 @@ def padding_arguments(
         ) from error
     if not arrays:
         raise ValueError("sequences must hold at least one array (n_x, T_i), got none")
-    # There may be a great many, so they are looked at one by one only to say which is wrong.
+    # There may be a great many, so they are checked one by one only to say which is wrong.
     if set(map(type, arrays)) == {np.ndarray}:
         arrays = [array.view() for array in arrays]
     else:

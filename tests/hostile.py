@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array as buffers
 import datetime
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -40,6 +41,20 @@ class Unwilling:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         raise TypeError("no array")
+
+
+def set_shape(array: Array, shape: tuple[int, ...]) -> None:
+    """Set the shape of an array in place, of which NumPy warns since 2.5."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        array.shape = shape
+
+
+def retyped(array: Array) -> None:
+    """Set the dtype of an array in place, of which NumPy warns since 2.5."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        array.dtype = np.dtype(np.int64)
 
 
 def cast(array: Array, dtype: str) -> Array:

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 from accuracy import assert_close
+from hostile import retyped, set_shape
 from numpy.random import default_rng as rng
 from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from strategies import make_batch, make_cotangent, make_labels
@@ -152,16 +153,9 @@ def test_changed_parameters_by_the_chain_rule():
 
 
 def reshaped(array):
-    array.shape = array.shape[::-1]
+    set_shape(array, array.shape[::-1])
 
 
-def retyped(array):
-    array.dtype = np.int64
-
-
-@pytest.mark.filterwarnings(
-    "ignore:Setting the .* on a NumPy array has been deprecated:DeprecationWarning"
-)
 @pytest.mark.parametrize(
     ("name", "change"),
     [("x", reshaped), ("x", retyped), ("a0", reshaped), ("a0", retyped), ("a", retyped)],
