@@ -153,7 +153,7 @@ def lengths(
     if array.dtype.kind == "f":
         return lengths(array.tolist(), m, T, name)
     array = array.copy()
-    numbers = array.astype(np.int64, copy=False)
+    numbers = array if array.dtype == _INTEGERS else array.astype(_INTEGERS)
     total = add_lengths(_INTEGERS, numbers, T)
     if len(numbers) != m or total < 0:
         _refuse_lengths(name, array.tolist(), m, T)

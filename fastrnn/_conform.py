@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,16 +77,14 @@ def fit(
 
 def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> Weights | None:
     """Views of weights, if they are of that dtype and, with that ``n_x``, of shapes that agree."""
-    for array in weights:
-        if type(array) is not np.ndarray:
-            return None
     Wax, Waa, Wya, ba, by = weights
+    if not (type(Wax) is type(Waa) is type(Wya) is type(ba) is type(by) is np.ndarray):
+        return None
     weights = Wax, Waa, Wya, ba, by = Wax.view(), Waa.view(), Wya.view(), ba.view(), by.view()
-    for array in weights:
-        if array.dtype is not dtype and array.dtype != dtype:  # mostly the same object
-            return None
-        if not array.flags.aligned:
-            return None
+    if not (Wax.dtype is Waa.dtype is Wya.dtype is ba.dtype is by.dtype is dtype):
+        for array in weights:  # which are mostly the same object, but need not be
+            if array.dtype != dtype:
+                return None
     n_a, n_y = ba.size, by.size
     agree = (
         n_y > 0
@@ -95,6 +93,11 @@ def weights_fit(weights: Weights, n_x: int, dtype: np.dtype[Any]) -> Weights | N
         and Waa.shape == (n_a, n_a)
         and Wya.shape == (n_y, n_a)
         and Wax.shape == (n_a, n_x)
+        and Wax.flags.aligned
+        and Waa.flags.aligned
+        and Wya.flags.aligned
+        and ba.flags.aligned
+        and by.flags.aligned
     )
     return weights if agree else None
 
@@ -147,15 +150,19 @@ def weights_in(parameters: Any, where: str = "") -> Weights:
             f"{where}parameters must be a mapping with the keys {', '.join(KEYS)}, "
             f"got {came(parameters)}"
         )
-    # Not by way of a KeyError: looking up a missing key would modify a defaultdict.
+    try:
+        if type(parameters) is dict:
+            return cast(Weights, _weights_of(parameters))
+    except KeyError:
+        pass
+    # Of others not by way of a KeyError: looking up a missing key would modify a defaultdict.
     if not parameters.keys() >= _KEY_SET:
         missing = [key for key in KEYS if key not in parameters]
         raise ValueError(
             f"{where}parameters must have the keys {', '.join(KEYS)}, "
             f"got none named {', '.join(missing)}"
         )
-    weights: Weights = _weights_of(parameters)
-    return weights
+    return cast(Weights, _weights_of(parameters))
 
 
 def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:

@@ -25,7 +25,6 @@ import mmap
 import sys
 import weakref
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -169,9 +168,8 @@ def expect(size: int) -> None:
     It keeps twice as many from then on, whoever in the process gives them back.
     """
     global _expected
-    size = min(size, _LARGEST_BLOCK)
-    if size > _expected:
-        _expected = size
+    if size > _expected and _expected < _LARGEST_BLOCK:
+        size = _expected = min(size, _LARGEST_BLOCK)
         with contextlib.suppress(MemoryError):  # less may do
             np.empty(size, np.uint8)
 
@@ -186,22 +184,22 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]
 
 
 def results(
-    shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any]
+    rows: tuple[int, ...], m: int, T: int, dtype: np.dtype[Any]
 ) -> tuple[list[NDArray[Any]], int, int]:
-    """Fortran-ordered arrays; `clear` and `past`, 0 or 1, for the kernel that fills them.
+    """Fortran-ordered arrays (n, m, T) for each n of `rows`; `clear` and `past`, 0 or 1.
 
-    `clear`: it has to clear padded steps. `past`: the arrays are large, and written past the caches
-    where their rows start cache lines.
+    They are for the kernel that fills the arrays. `clear`: it has to clear padded steps. `past`:
+    the arrays are large, and written past the caches where their rows start cache lines.
     """
-    largest = max(map(math.prod, shapes)) * dtype.itemsize
+    row = m * T * dtype.itemsize
+    largest = max(rows) * row
     if largest < _LARGE_BYTES:
         # A microsecond for each counts in small calls.
         make = np.empty if largest < _SMALLEST else empty
-        return [make(shape, dtype, "F") for shape in shapes], 1, 0
+        return [make((n, m, T), dtype, "F") for n in rows], 1, 0
     arrays, clear = [], False
-    for shape in shapes:
-        size = math.prod(shape) * dtype.itemsize
-        memory, used = _kept(size) or (_zeros(size), False)
-        arrays.append(memory.view(dtype).reshape(shape, order="F"))
+    for n in rows:
+        memory, used = _kept(n * row) or (_zeros(n * row), False)
+        arrays.append(memory.view(dtype).reshape((n, m, T), order="F"))
         clear = clear or used
     return arrays, int(clear), 1

@@ -55,7 +55,11 @@ def threads() -> int:
 
 
 def call(
-    kernel: TeamKernel, dtype: np.dtype[Any], workers: int, *arguments: Any, alone: bool = False
+    kernel: TeamKernel,
+    dtype: np.dtype[Any],
+    workers: int,
+    arguments: tuple[Any, ...],
+    alone: bool = False,
 ) -> None:
     """Call a kernel, its workers in threads unless that is unsafe, or `alone` is asked for.
 
@@ -65,8 +69,11 @@ def call(
     call has ended, others go without threads where they serve one caller at a time.
     """
     workers = workers or (1 if alone else threads())
-    launch = 0 if alone or workers == 1 else launch_address()
-    guarded = launch != 0 and _started() == "workqueue"
+    if alone or workers == 1:
+        _run(kernel, dtype, workers, 0, arguments)
+        return
+    launch = launch_address()
+    guarded = _started() == "workqueue"
     if guarded and not _one_caller.acquire(blocking=False):
         launch, guarded = 0, False
     try:

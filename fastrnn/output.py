@@ -126,5 +126,5 @@ def output_backward(
     arguments = a.dtype.type(scale), rows, (y_pred, a, Wya, by), outputs, losses
     small = 2 * len(steps) * n_a * len(by) < _threads.SERIAL_WORK
     alone = small or _threads.threads() == 1
-    _threads.call(output_kernel, a.dtype, groups, *arguments, alone=alone)
+    _threads.call(output_kernel, a.dtype, groups, arguments, alone)
     return float(losses.sum()) * scale, gradients

@@ -26,10 +26,10 @@ def _run_forward(x: Array, a0: Array, weights: Weights, plan: Ragged) -> tuple[A
     """Allocate the results of a forward pass, and fill them by one call of a kernel."""
     n_x, m, T = x.shape
     n_a, n_y = len(a0), len(weights[4])
-    (a, y_pred), clear, past = results([(n_a, m, T), (n_y, m, T)], x.dtype)
+    (a, y_pred), clear, past = results((n_a, n_y), m, T, x.dtype)
     sizes, alone, order, active = plan.cut(n_x, n_a, n_y, clear, past, x.itemsize)
     arguments = sizes, (x, a0[..., np.newaxis], order, active), weights, (a, y_pred)
-    _threads.call(forward.forward, a.dtype, 0, *arguments, alone=alone)
+    _threads.call(forward.forward, x.dtype, 0, arguments, alone)
     return a, y_pred
 
 
@@ -154,11 +154,11 @@ def _run_backward(
     if not plan.total:  # without a sample there is nothing to add up
         for gradient in weight_gradients:
             gradient.fill(0)
-    (dx,), clear, past = results([(n_x, m, T)], a.dtype)
+    (dx,), clear, past = results((n_x,), m, T, a.dtype)
     sizes, alone, order, active = plan.cut(n_x, n_a, 0, clear, past, x.itemsize)
     batch, outputs = (x, a0[..., np.newaxis], order, active), (dx, da0, dWax, dWaa, dba)
     arguments = sizes, batch, weights[:2], (a, da), outputs
-    _threads.call(backward.backward, a.dtype, 0, *arguments, alone=alone)
+    _threads.call(backward.backward, a.dtype, 0, arguments, alone)
     return {"dx": dx, "da0": da0[:, :, 0], "dWax": dWax, "dWaa": dWaa, "dba": dba}
 
 

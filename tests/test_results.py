@@ -34,16 +34,16 @@ def idle():
 
 def result(mebibytes, columns=4):
     """One large result; whether it has to be cleared; whether it goes past the caches."""
-    shape = columns, 1, mebibytes * MIB // 4 // columns
-    (array,), clear, past = _results.results([shape], np.dtype(np.float32))
-    assert array.shape == shape
+    steps = mebibytes * MIB // 4 // columns
+    (array,), clear, past = _results.results((columns,), 1, steps, np.dtype(np.float32))
+    assert array.shape == (columns, 1, steps)
     assert array.flags.f_contiguous
     assert array.ctypes.data % 128 == 0
     return array, clear, past
 
 
 def test_small_results_are_plain_arrays():
-    (array,), clear, past = _results.results([(3, 5, 2)], np.dtype(np.float64))
+    (array,), clear, past = _results.results((3,), 5, 2, np.dtype(np.float64))
     assert (clear, past) == (1, 0)
     assert array.base is None
     assert array.flags.f_contiguous
@@ -64,9 +64,9 @@ def test_memory_is_kept_on_linux():
 @keeps
 @pytest.mark.parametrize("used", [0, 1])
 def test_one_used_array_among_fresh_ones_has_to_be_cleared(used):
-    shapes = [(4, 1, 10 * MIB // 4), (4, 1, 20 * MIB // 4)]
-    _results.results([shapes[used]], np.dtype(np.float32))
-    _, clear, _ = _results.results(shapes, np.dtype(np.float32))
+    rows = 40, 80
+    _results.results((rows[used],), 1, MIB // 4, np.dtype(np.float32))
+    _, clear, _ = _results.results(rows, 1, MIB // 4, np.dtype(np.float32))
     assert clear == 1
 
 
@@ -138,9 +138,8 @@ def test_an_empty_array_may_have_used_memory():
 
 @keeps
 def test_a_small_result_beside_a_large_one_is_not_kept():
-    shapes = [(4, 1, 40 * MIB // 16), (1, 1, 10)]
-    arrays, clear, past = _results.results(shapes, np.dtype(np.float32))
-    assert [array.shape for array in arrays] == shapes
+    arrays, clear, past = _results.results((80, 1), 1, MIB // 8, np.dtype(np.float32))
+    assert [array.shape for array in arrays] == [(80, 1, MIB // 8), (1, 1, MIB // 8)]
     assert (clear, past) == (0, 1)
     arrays.clear()
     assert idle() == 1
@@ -174,11 +173,11 @@ def test_idle_memory_makes_room_for_a_workspace():
             raise MemoryError
 
     result(40)
-    _threads.call(kernel, np.dtype(np.float32), 1, "an argument")
+    _threads.call(kernel, np.dtype(np.float32), 1, ("an argument",))
     assert calls[0] == calls[1]
     assert idle() == 0
     with pytest.raises(MemoryError):
-        _threads.call(kernel, np.dtype(np.float32), 1, "an argument")
+        _threads.call(kernel, np.dtype(np.float32), 1, ("an argument",))
     assert len(calls) == 4
 
 

@@ -145,7 +145,7 @@ def test_calls_get_all_threads_unless_they_are_alone():
         return 0
 
     for alone in (False, False, True):
-        _threads.call(kernel, np.dtype(np.float32), 0, alone=alone)
+        _threads.call(kernel, np.dtype(np.float32), 0, (), alone)
     assert seen == [(threads, threads > 1)] * 2 + [(1, False)]
 
 
@@ -156,5 +156,5 @@ def test_a_failed_call_gives_the_threads_of_workqueue_back(monkeypatch):
 
     monkeypatch.setattr(_threads, "_started", lambda: "workqueue")
     with pytest.raises(MemoryError):
-        _threads.call(kernel, np.dtype(np.float32), 2)
+        _threads.call(kernel, np.dtype(np.float32), 2, ())
     assert not _threads._one_caller.locked()
