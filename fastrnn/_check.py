@@ -191,14 +191,9 @@ def labels(
     return np.where(counts, array.astype(np.int64, copy=False), -1)
 
 
-def caches_tuple(caches: Any) -> tuple[Sequence[Any], Any, Any]:
-    """Check that ``caches`` is a 3-tuple that begins with a sequence; look no further."""
-    step_caches, x, seq_lengths = items("caches", caches, ("step_caches", "x", "seq_lengths"))
-    if not isinstance(step_caches, Sequence) or isinstance(step_caches, str):
-        raise TypeError(
-            f"caches[0] must be a sequence of one cache for each step, got {came(step_caches)}"
-        )
-    return step_caches, x, seq_lengths
+def caches_tuple(caches: Any) -> Sequence[Any]:
+    """Check that ``caches`` is a 3-tuple; look no further."""
+    return items("caches", caches, ("step_caches", "x", "seq_lengths"))
 
 
 def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64], int]:
@@ -207,6 +202,10 @@ def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64], int
     All arrays come in the dtype of the first step.
     """
     step_caches, x, seq_lengths = caches_tuple(caches)
+    if not isinstance(step_caches, Sequence) or isinstance(step_caches, str):
+        raise TypeError(
+            f"caches[0] must be a sequence of one cache for each step, got {came(step_caches)}"
+        )
     x = numeric("caches[1]", x)
     sizes: Sizes = {}
     match("caches[1]", x.shape, SHAPES["x"], sizes)

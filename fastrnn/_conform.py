@@ -145,16 +145,16 @@ def match(name: str, shape: tuple[int, ...], letters: tuple[str, ...], sizes: Si
 
 def weights_in(parameters: Any, where: str = "") -> Weights:
     """Look up ``(Wax, Waa, Wya, ba, by)``, unchecked."""
-    if not isinstance(parameters, (dict, Mapping)):
-        raise TypeError(
-            f"{where}parameters must be a mapping with the keys {', '.join(KEYS)}, "
-            f"got {came(parameters)}"
-        )
     try:
         if type(parameters) is dict:
             return cast(Weights, _weights_of(parameters))
     except KeyError:
         pass
+    if not isinstance(parameters, Mapping):
+        raise TypeError(
+            f"{where}parameters must be a mapping with the keys {', '.join(KEYS)}, "
+            f"got {came(parameters)}"
+        )
     # Of others not by way of a KeyError: looking up a missing key would modify a defaultdict.
     if not parameters.keys() >= _KEY_SET:
         missing = [key for key in KEYS if key not in parameters]
@@ -167,12 +167,12 @@ def weights_in(parameters: Any, where: str = "") -> Weights:
 
 def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:
     """Check a tuple of named fields, such as a cache."""
+    if isinstance(value, (tuple, list)) and len(value) == len(fields):
+        return value
     expected = f"{name} must be the tuple ({', '.join(fields)})"
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{expected}, got {came(value)}")
-    if len(value) != len(fields):
-        raise ValueError(f"{expected}, got {len(value)} items")
-    return value
+    raise ValueError(f"{expected}, got {len(value)} items")
 
 
 def plain(name: str, value: Any) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastrnn import _results, _threads
 from fastrnn.kernels.stages import MOST_GROUPS, sort_by_length
 
-_ANY_DTYPE = np.dtype(np.float64)  # order and numbers are integers, whatever the data are
+_INTEGERS = np.dtype(np.int64)  # an object: to make it of a type takes as long as the memory
 
 
 class _Cutting(NamedTuple):
@@ -145,9 +145,9 @@ class Ragged:
         """Order and numbers of active samples; both passes mostly need the same."""
         arrays = self._orders.get((blocks, apart))
         if arrays is None:
-            active = np.empty((blocks, self.T + 1), np.int64)
-            arrays = np.empty(len(self.lengths), np.int64), active.ravel()
-            sort_by_length(_ANY_DTYPE, self.lengths, apart, arrays[0], active)
+            active = np.empty((blocks, self.T + 1), _INTEGERS)
+            arrays = np.empty(len(self.lengths), _INTEGERS), active.ravel()
+            sort_by_length(_INTEGERS, self.lengths, apart, arrays[0], active)
             self._orders[blocks, apart] = arrays
         return arrays
 
