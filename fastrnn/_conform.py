@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,11 +145,13 @@ def match(name: str, shape: tuple[int, ...], letters: tuple[str, ...], sizes: Si
 
 def weights_in(parameters: Any, where: str = "") -> Weights:
     """Look up ``(Wax, Waa, Wya, ba, by)``, unchecked."""
-    try:
-        if type(parameters) is dict:
-            return cast(Weights, _weights_of(parameters))
-    except KeyError:
-        pass
+    weights: Weights
+    if type(parameters) is dict:
+        try:
+            weights = _weights_of(parameters)
+            return weights
+        except KeyError:
+            pass
     if not isinstance(parameters, Mapping):
         raise TypeError(
             f"{where}parameters must be a mapping with the keys {', '.join(KEYS)}, "
@@ -162,7 +164,8 @@ def weights_in(parameters: Any, where: str = "") -> Weights:
             f"{where}parameters must have the keys {', '.join(KEYS)}, "
             f"got none named {', '.join(missing)}"
         )
-    return cast(Weights, _weights_of(parameters))
+    weights = _weights_of(parameters)
+    return weights
 
 
 def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:
