@@ -245,9 +245,12 @@ def test_forms_of_labels(shape):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gap", [1000, 20000])
-def test_true_loss_where_the_prediction_underflowed(dtype, gap):
+@pytest.mark.parametrize("largest", ["above 0", "below 0"])
+def test_true_loss_where_the_prediction_underflowed(dtype, gap, largest):
     batch = make_batch(rng(0), 3, 4, 3, m=4, T=2, dtype=dtype, lengths=[2, 1, 2, 2])
     by = np.array([[gap], [0], [gap - 1]], dtype)
+    if largest == "below 0":
+        by -= 2 * gap
     batch = batch.replaced(Wya=np.zeros((3, 4), dtype), by=by)
     y_pred = fastrnn.rnn_forward(*batch)[1]
     assert_array_equal(y_pred[1], 0)

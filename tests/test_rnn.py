@@ -45,6 +45,8 @@ LARGE = [
 ]
 # Single steps of more than one row of tiles, whose weights have long rows and are not packed.
 LONG_ROWS = [Shape(520, 530, 3, 16, 1), Shape(600, 520, 3, 24, 1), Shape(30, 530, 3, 70, 1)]
+#: One sample, whose tiles are multiplied two at a time, other pairs by every number of threads.
+LONE = Shape(3, 300, 3, 1, 100)
 # As (n_x, n_a, m, T): few samples or few steps, the last in blocks of samples.
 FEW = [
     *[(300, 300, 1, 1), (7, 131, 3, 30), (40, 300, 6, 8), (33, 530, 40, 1), (33, 530, 70, 1)],
@@ -189,7 +191,7 @@ def test_backward_against_central_differences(name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [ragged_batch().shape, *LARGE, *LONG_ROWS])
+@pytest.mark.parametrize("shape", [ragged_batch().shape, *LARGE, *LONG_ROWS, LONE])
 def test_bits_do_not_depend_on_the_call_nor_on_the_threads(shape, dtype):
     batch = make_batch(rng(0), *shape, dtype)
     da = make_cotangent(rng(1), batch)
