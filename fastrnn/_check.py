@@ -1,4 +1,4 @@
-"""Every error on arguments: the public functions check here, and nothing else raises for them.
+"""The errors on arguments of the RNN functions: they check here, by the parts in `_conform`.
 
 Each function takes what a caller passed and returns it as the kernels want it, or raises a
 `ValueError` (a `TypeError` where the type is wrong) that names the argument, what was expected
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._conform import (
+    INT64,
     KEYS,
     SHAPES,
     Array,
@@ -47,7 +48,6 @@ from fastrnn.kernels.stages import add_lengths
 
 _CELL_CACHE = ("a_next", "a_prev", "xt", "parameters")
 _ONLY_INT = {int}
-_INTEGERS = np.dtype(np.int64)
 
 
 class Step(NamedTuple):
@@ -143,7 +143,7 @@ def lengths(
             given = [whole(f"{name}[{i}]", item) for i, item in enumerate(given)]
         if len(given) != m or (m and not 0 <= min(given) <= max(given) <= T):
             _refuse_lengths(name, given, m, T)
-        return np.array(given, np.int64), sum(given)
+        return np.array(given, INT64), sum(given)
 
     array = plain(name, seq_lengths)
     if array.dtype.kind not in "iuf":
@@ -153,8 +153,8 @@ def lengths(
     if array.dtype.kind == "f":
         return lengths(array.tolist(), m, T, name)
     array = array.copy()
-    numbers = array if array.dtype == _INTEGERS else array.astype(_INTEGERS)
-    total = add_lengths(_INTEGERS, numbers, T)
+    numbers = array if array.dtype == INT64 else array.astype(INT64)
+    total = add_lengths(INT64, numbers, T)
     if len(numbers) != m or total < 0:
         _refuse_lengths(name, array.tolist(), m, T)
     return numbers, total
@@ -196,12 +196,13 @@ def caches_tuple(caches: Any) -> Sequence[Any]:
     return items("caches", caches, ("step_caches", "x", "seq_lengths"))
 
 
-def plain_caches(caches: Any) -> tuple[list[Step], Array, NDArray[np.int64], int]:
+def plain_caches(
+    step_caches: Any, x: Any, seq_lengths: Any
+) -> tuple[list[Step], Array, NDArray[np.int64], int]:
     """Check plain caches entry by entry; return the steps that ran, x (n_x, m, T), L and its sum.
 
     All arrays come in the dtype of the first step.
     """
-    step_caches, x, seq_lengths = caches_tuple(caches)
     if not isinstance(step_caches, Sequence) or isinstance(step_caches, str):
         raise TypeError(
             f"caches[0] must be a sequence of one cache for each step, got {came(step_caches)}"

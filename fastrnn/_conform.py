@@ -12,7 +12,7 @@ set its shape or dtype, neither another thread nor an object that is asked for i
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,10 +25,12 @@ Sizes: TypeAlias = dict[str, tuple[int, str]]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
+#: Of lengths: to make the object of the type takes as long as to make a small array.
+INT64 = np.dtype(np.int64)
 
 KEYS = ("Wax", "Waa", "Wya", "ba", "by")
 _KEY_SET = frozenset(KEYS)
-_weights_of = operator.itemgetter(*KEYS)
+_weights_of: Callable[[Any], Weights] = operator.itemgetter(*KEYS)
 
 # In the order of checking: an argument is measured against those before it.
 SHAPES = {
@@ -145,11 +147,9 @@ def match(name: str, shape: tuple[int, ...], letters: tuple[str, ...], sizes: Si
 
 def weights_in(parameters: Any, where: str = "") -> Weights:
     """Look up ``(Wax, Waa, Wya, ba, by)``, unchecked."""
-    weights: Weights
     if type(parameters) is dict:
         try:
-            weights = _weights_of(parameters)
-            return weights
+            return _weights_of(parameters)
         except KeyError:
             pass
     if not isinstance(parameters, Mapping):
@@ -164,8 +164,7 @@ def weights_in(parameters: Any, where: str = "") -> Weights:
             f"{where}parameters must have the keys {', '.join(KEYS)}, "
             f"got none named {', '.join(missing)}"
         )
-    weights = _weights_of(parameters)
-    return weights
+    return _weights_of(parameters)
 
 
 def items(name: str, value: Any, fields: tuple[str, ...]) -> Sequence[Any]:

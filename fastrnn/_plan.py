@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import _results, _threads
+from fastrnn._conform import INT64
 from fastrnn.kernels.stages import MOST_GROUPS, sort_by_length
-
-_INTEGERS = np.dtype(np.int64)  # an object: to make it of a type takes as long as the memory
 
 
 class _Cutting(NamedTuple):
@@ -145,9 +144,9 @@ class Ragged:
         """Order and numbers of active samples; both passes mostly need the same."""
         arrays = self._orders.get((blocks, apart))
         if arrays is None:
-            active = np.empty((blocks, self.T + 1), _INTEGERS)
-            arrays = np.empty(len(self.lengths), _INTEGERS), active.ravel()
-            sort_by_length(_INTEGERS, self.lengths, apart, arrays[0], active)
+            active = np.empty((blocks, self.T + 1), INT64)
+            arrays = np.empty(len(self.lengths), INT64), active.ravel()
+            sort_by_length(INT64, self.lengths, apart, arrays[0], active)
             self._orders[blocks, apart] = arrays
         return arrays
 
@@ -164,7 +163,7 @@ def full(m: int, T: int) -> Ragged:
 
 
 def _full(m: int, T: int) -> Ragged:
-    return Ragged(np.full(m, T, np.int64), m * T, T)
+    return Ragged(np.full(m, T, INT64), m * T, T)
 
 
 _kept = functools.lru_cache(maxsize=8)(_full)

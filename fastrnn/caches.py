@@ -91,20 +91,20 @@ def forward_pass_of(caches: Any) -> Pass:
     """
     steps, x, seq_lengths = _check.caches_tuple(caches)
     if not isinstance(steps, StepCaches):
-        return _from_plain(caches)
+        return _from_plain(steps, x, seq_lengths)
     if x is not steps._passed[0] or seq_lengths is not steps._passed[1]:
-        return _from_plain(caches)  # put together by hand: look at every entry
+        return _from_plain(steps, x, seq_lengths)  # put together by hand: look at every entry
     x, a0, a, plan = steps._x, steps._a0, steps._a, steps._plan
     weights = _check.parameter_arrays(steps._parameters, len(x), len(a), steps._n_y, a.dtype)
     return Pass(x, a0, a, weights, plan)
 
 
-def _from_plain(caches: Any) -> Pass:
-    entries, x, lengths, total = _check.plain_caches(caches)
+def _from_plain(steps: Any, x: Any, seq_lengths: Any) -> Pass:
+    entries, x, lengths, total = _check.plain_caches(steps, x, seq_lengths)
     _, m, T = x.shape
     plan = ragged(lengths, total, T)
     if not entries:
-        weights = _check.weights_without_steps(caches[0], len(x), x.dtype)
+        weights = _check.weights_without_steps(steps, len(x), x.dtype)
         n_a = len(weights[0])
         return Pass(x, np.zeros((n_a, m), x.dtype), np.zeros((n_a, m, T), x.dtype), weights, plan)
     n_a = len(entries[0].a_next)

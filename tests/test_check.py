@@ -328,7 +328,7 @@ def test_the_cell_cache_is_converted():
 @given(batch=batches())
 def test_plain_caches_are_those_of_the_reference(batch):
     caches = reference.rnn_forward(*batch)[2]
-    steps, x, lengths, total = _check.plain_caches(caches)
+    steps, x, lengths, total = _check.plain_caches(*caches)
     assert total == lengths.sum()
     assert_view(x, batch.x)
     assert_array_equal(lengths, batch.seq_lengths)
@@ -345,7 +345,7 @@ def test_plain_caches_are_those_of_the_reference(batch):
 def test_plain_caches_of_mixed_dtypes_come_in_one():
     batch = make_batch(rng(11), **SIZES, dtype=np.float32)
     mixed: Batch = batch.replaced(Wya=batch.parameters["Wya"].astype(np.float64))
-    steps, x, *_ = _check.plain_caches(reference.rnn_forward(*mixed)[2])
+    steps, x, *_ = _check.plain_caches(*reference.rnn_forward(*mixed)[2])
     assert steps
     for step in steps:
         assert {a.dtype for a in (x, step.a_next, step.a_prev, step.xt, *step.weights)} == {FLOAT64}
