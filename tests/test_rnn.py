@@ -88,6 +88,23 @@ def test_large_batches_against_the_reference(shape, kind, dtype):
     assert_accurate(run, batch, make_cotangent(rng(1), batch))
 
 
+def test_weight_gradients_of_many_samples_in_one_step():
+    """Where all terms have one sign, long chains of additions lose digits."""
+    batch = make_batch(rng(0), 12, 8, 3, 4000, 1, np.float32, "full")
+    batch = batch.replaced(x=0.1 * rng(1).random(batch.x.shape, np.float32))
+    assert_accurate(run, batch, rng(2).random((8, 4000, 1), np.float32))
+
+
+def test_bias_gradient_of_many_samples_in_one_step():
+    """Of states that are 0, so that it is the sum of `da`."""
+    batch = make_batch(rng(0), 3, 8, 3, 16_000, 1, np.float32, "full")
+    batch = batch.replaced(**{key: 0 * batch.arrays[key] for key in ("x", "a0", "ba")})
+    da = rng(2).random((8, 16_000, 1), np.float32)
+    ref = da.sum((1, 2), FLOAT64)[:, np.newaxis]
+    error = np.abs(run(fastrnn, batch, da)["dba"] - ref)
+    assert np.all(error <= 4 * np.spacing(ref.astype(np.float32)))
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("m", "longest", "alone"),

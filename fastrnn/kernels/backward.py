@@ -50,6 +50,7 @@ from .memory import (
 )
 from .panels import (
     ROWS_SUMMED,
+    SUMS_SUMMED,
     columns_from,
     panels_of,
     rows_in,
@@ -60,6 +61,7 @@ from .panels import (
     unpack_rows,
     width_at,
 )
+from .parts import clear_row
 from .products import add_rows
 from .schedule import SUMMED, claim, counters_size, end, sharing, take, wait_for, work_types
 from .stages import Block, Sizes, Stage, batch_types, rows_at, step_of, stride_of
@@ -200,7 +202,7 @@ def finish_states(
         sums_of_group(job.dWaa, job.others_a, job.others_size, block.group, n_a),
     )  # fmt: skip
     dba = move(job.dba, block.group * panels_of(n_a) * PANEL)
-    add_bias_gradient(stage.rows, dz, stride, first, last, dba)
+    add_bias_gradient(stage.rows, dz, stride, first, last, own, dba)
 
 
 @inner
@@ -210,13 +212,29 @@ def is_fresh(job: Backward, stage: Stage) -> bool:
 
 
 @inner
-def add_bias_gradient(rows: int, dz: Any, stride: int, first: int, last: int, out: Any) -> None:
-    """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles."""
+def add_bias_gradient(
+    rows: int, dz: Any, stride: int, first: int, last: int, own: Any, out: Any
+) -> None:
+    """Add the sum of the rows of `dz` to `out`, for columns `first` to `last`, whole tiles.
+
+    Sums of some rows each replace what the panels `own` of these columns hold, then are summed in
+    the same way: one after the other, those of the largest chunks would lose digits.
+    """
+    width = width_at(dz)
     sums = sums_of(rows, ROWS_SUMMED)
-    for column in range(first, last, width_at(dz)):
-        for part in range(sums):
-            begin, end = share_of(rows, part, sums)
-            add_rows(end - begin, tile_at(dz, stride, begin, column), move(out, column))
+    sums_of_sums = sums_of(sums, SUMS_SUMMED)
+    for column in range(first, last, width):
+        for i in range(sums):
+            begin, end = share_of(rows, i, sums)
+            clear_row(tile_at(own, stride, i, column - first), width)
+            add_rows(
+                end - begin,
+                tile_at(dz, stride, begin, column),
+                tile_at(own, stride, i, column - first),
+            )
+        for i in range(sums_of_sums):
+            begin, end = share_of(sums, i, sums_of_sums)
+            add_rows(end - begin, tile_at(own, stride, begin, column - first), move(out, column))
 
 
 @inner

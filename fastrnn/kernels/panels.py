@@ -28,9 +28,9 @@ from .tile import PANEL, TILE, VECTORS
 #: Bytes in one row of a tile.
 WIDTH_BYTES = VECTORS * TILE.vector_bytes
 #: Rows, give or take a half, whose products are summed on their own before they join a weight
-#: gradient, and those summed before they join a bias gradient: one chain over all rows would lose
-#: more digits than NumPy's sum over the steps does.
-PRODUCTS_SUMMED, ROWS_SUMMED = 96, 64
+#: gradient, those summed before they join a bias gradient, and such sums that are summed before:
+#: one chain over all rows would lose more digits than NumPy's sum over the steps does.
+PRODUCTS_SUMMED, ROWS_SUMMED, SUMS_SUMMED = 96, 64, 16
 #: Columns of the rows of a chunk that stay in the second cache level for all that needs them.
 NEAR_COLUMNS = 512
 
