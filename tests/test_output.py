@@ -1,6 +1,7 @@
 """Softmax, and the loss and gradients of the output layer."""
 
 import copy
+import itertools
 
 import numpy as np
 import oracles
@@ -30,7 +31,11 @@ from fastrnn import reference
 DTYPES = ["float32", "float64"]
 LOSSES = [((7, 6), "mean"), ((7, 6), "sum"), ((7,), "mean"), ((7,), "sum")]
 LENGTHS = np.array([3, 0, 6, 1, 3, 5, 6])
-LARGE = [Shape(12, 32, 9, 300, 12), Shape(5, 200, 40, 20, 9), Shape(5, 33, 3, 1, 40)]
+# The last has more labelled rows than all groups of a kernel take at once.
+LARGE = [
+    *[Shape(12, 32, 9, 300, 12), Shape(5, 200, 40, 20, 9), Shape(5, 33, 3, 1, 40)],
+    Shape(5, 40, 17, 200, 40),
+]
 
 
 def ragged_batch(dtype=FLOAT64, n_a=19):
@@ -86,6 +91,12 @@ def test_softmax_against_the_reference(n, rest, dtype, order, seed):
 def test_softmax_of_large_numbers(dtype):
     x = np.array([[1e4, -1e4, 3e38, 0], [1e4, 1e4, -3e38, -np.inf]], dtype)
     assert_array_equal(fastrnn.softmax(x), [[0.5, 0, 1, 1], [0.5, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_of_numbers_far_below_0(dtype):
+    x = rng(0).integers(-9, 9, (5, 21)).astype(dtype)
+    assert_array_equal(fastrnn.softmax(x - 1000), fastrnn.softmax(x), strict=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -243,8 +254,11 @@ def test_forms_of_labels(shape):
         assert_equal(run(batch, form), ref)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("gap", [1000, 20000])
+@pytest.mark.parametrize(
+    ("dtype", "gap"),
+    # The last two leave a subnormal prediction, of which few digits are right.
+    [*itertools.product(DTYPES, [1000, 20000]), ("float32", 102), ("float64", 744)],
+)
 @pytest.mark.parametrize("largest", ["above 0", "below 0"])
 def test_true_loss_where_the_prediction_underflowed(dtype, gap, largest):
     batch = make_batch(rng(0), 3, 4, 3, m=4, T=2, dtype=dtype, lengths=[2, 1, 2, 2])
@@ -253,7 +267,7 @@ def test_true_loss_where_the_prediction_underflowed(dtype, gap, largest):
         by -= 2 * gap
     batch = batch.replaced(Wya=np.zeros((3, 4), dtype), by=by)
     y_pred = fastrnn.rnn_forward(*batch)[1]
-    assert_array_equal(y_pred[1], 0)
+    assert np.all(y_pred[1] < np.finfo(dtype).tiny)
 
     comp = run(batch, [1, 1, 1, 1])
     assert_allclose(comp["loss"], gap + np.log(1 + np.exp(-1)), rtol=1e-6)

@@ -74,3 +74,10 @@ def test_extreme_logits(dtype):
     logits = np.array([[0, -largest, -largest], [largest, largest, -largest]], dtype)
     assert_array_equal(evaluate(logits), np.array([[1, 0, 0], [0.5, 0.5, 0]], dtype), strict=True)
     assert np.isnan(evaluate(np.full((1, 3), -np.inf, dtype))).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_y", [2, 20, 40])
+def test_logits_far_below_0(n_y, dtype):
+    logits = rng(0).integers(-9, 9, (CAPACITY, n_y)).astype(dtype)
+    assert_array_equal(evaluate(logits - 1000), evaluate(logits), strict=True)
