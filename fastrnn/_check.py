@@ -164,7 +164,8 @@ def _refuse_lengths(name: str, given: Sequence[int], m: int, T: int) -> NoReturn
     if len(given) != m:
         raise ValueError(f"{name} must have shape ({m},), one for each sample, got ({len(given)},)")
     i = next(i for i, length in enumerate(given) if not 0 <= length <= T)
-    raise ValueError(f"{name} must lie in 0..{T}, the steps T of x, got {given[i]} at index {i}")
+    wrong = integer(f"{name}[{i}]", given[i])
+    raise ValueError(f"{name} must lie in 0..{T}, the steps T of x, got {wrong} at index {i}")
 
 
 def labels(
@@ -321,11 +322,19 @@ def _refuse_shapes(shapes: Sequence[tuple[int, ...]]) -> NoReturn:
     raise ValueError(f"sequences[{i}] must have shape (n_x, T_{i}){known}, got {shapes[i]}")
 
 
+def count(name: str, value: Any) -> int:
+    """Check an integer of 0 or more."""
+    number = integer(name, value)
+    if number < 0:
+        raise ValueError(f"{name} must be 0 or more, got {number}")
+    return number
+
+
 def dimension(name: str, value: Any) -> int:
-    """Check a size: an integer of 0 or more."""
-    size = integer(name, value)
-    if size < 0:
-        raise ValueError(f"{name} must be 0 or more, got {size}")
+    """Check a size of an array."""
+    size = count(name, value)
+    if size > np.iinfo(np.intp).max:
+        raise ValueError(f"{name} must leave room to address the result, got {size}")
     return size
 
 
@@ -352,5 +361,6 @@ def positive_number(name: str, value: Any) -> float:
 def choice(name: str, value: Any, options: Sequence[str]) -> str:
     """Check that a string is one of some."""
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+        expected = ", ".join(map(repr, options))
+        raise ValueError(f"{name} must be one of {expected}, got {came(value)}")
     return value

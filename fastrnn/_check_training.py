@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._check import dimension, floating, real_number
+from fastrnn._check import count, dimension, floating, real_number
 from fastrnn._conform import FLOAT32, FLOAT64, Array, came, plain
 
 #: Steps that no training takes: from here on a count could leave the range of int64.
@@ -58,7 +58,7 @@ def initialization(
     if sizes[2] == 0:
         raise ValueError("n_y must be at least 1, got 0")
     if not (seed is None or isinstance(seed, np.random.Generator)):
-        seed = dimension("seed, if not a numpy.random.Generator,", seed)
+        seed = count("seed, if not a numpy.random.Generator,", seed)
     # numpy.dtype takes None for float64, and raises an error of its own for what is no dtype.
     try:
         found = np.dtype(object if dtype is None else dtype)
@@ -69,17 +69,17 @@ def initialization(
     return sizes, np.random.default_rng(seed), found
 
 
-def arrays_to_update(
+def named_arrays(
     name: str,
     arrays: Any,
     besides: Sequence[str] = (),
     dtypes: Sequence[np.dtype[Any]] = (FLOAT32, FLOAT64),
 ) -> dict[str, Array]:
-    """Check that arrays, all but those of some keys, can be updated in place; return views.
+    """Check a mapping of arrays, but for those of some keys; return views.
 
-    Without `dtypes` they may be of any.
+    Without `dtypes` they may be of any but objects.
     """
-    expected = f"an array of {' or '.join(map(str, dtypes))}" if dtypes else "an array"
+    expected = f"an array of {' or '.join(map(str, dtypes) if dtypes else ['numbers'])}"
     chosen = {}
     for key, value in _mapping(name, arrays).items():
         if key in besides:
@@ -87,11 +87,23 @@ def arrays_to_update(
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(value)}")
         array = plain(f"{name}[{key!r}]", value)
-        if dtypes and array.dtype not in dtypes:
+        if array.dtype.hasobject or (dtypes and array.dtype not in dtypes):
             raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(array)}")
+        chosen[key] = array
+    return chosen
+
+
+def arrays_to_update(
+    name: str,
+    arrays: Any,
+    besides: Sequence[str] = (),
+    dtypes: Sequence[np.dtype[Any]] = (FLOAT32, FLOAT64),
+) -> dict[str, Array]:
+    """Check `named_arrays` that are to be updated in place; return views."""
+    chosen = named_arrays(name, arrays, besides, dtypes)
+    for key, array in chosen.items():
         if not array.flags.writeable:
             raise ValueError(f"{name}[{key!r}] must be writeable, got a read-only array")
-        chosen[key] = array
     return chosen
 
 
@@ -102,16 +114,19 @@ def gradients_to_update(gradients: Any) -> dict[str, Array]:
 
 def steps_labelled(name: str, value: Any) -> int:
     """Check a number of labelled steps."""
-    number = dimension(name, value)
+    number = count(name, value)
     if number >= _MANY_LABELLED:
         raise ValueError(f"{name} must be below 2**36, got {number}")
     return number
 
 
 def _mapping(name: str, arrays: Any) -> Mapping[str, Any]:
-    """Check a mapping."""
+    """Check a mapping, and that its keys are names."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"{name} must be a mapping of names to arrays, got {came(arrays)}")
+    for key in arrays:
+        if not isinstance(key, str):
+            raise TypeError(f"{name} must be a mapping of names to arrays, got the key {came(key)}")
     return arrays
 
 

@@ -29,8 +29,10 @@ FLOAT64 = np.dtype(np.float64)
 INT64 = np.dtype(np.int64)
 
 KEYS = ("Wax", "Waa", "Wya", "ba", "by")
-_KEY_SET = frozenset(KEYS)
 _weights_of: Callable[[Any], Weights] = operator.itemgetter(*KEYS)
+
+#: Of an integer, as many as float64 has room for: Python does not write out those of many more.
+_MOST_BITS = 1024
 
 # In the order of checking: an argument is measured against those before it.
 SHAPES = {
@@ -158,8 +160,8 @@ def weights_in(parameters: Any, where: str = "") -> Weights:
             f"got {came(parameters)}"
         )
     # Of others not by way of a KeyError: looking up a missing key would modify a defaultdict.
-    if not parameters.keys() >= _KEY_SET:
-        missing = [key for key in KEYS if key not in parameters]
+    missing = [key for key in KEYS if key not in parameters]
+    if missing:
         raise ValueError(
             f"{where}parameters must have the keys {', '.join(KEYS)}, "
             f"got none named {', '.join(missing)}"
@@ -181,8 +183,8 @@ def plain(name: str, value: Any) -> Array:
     """Make a plain array of anything but a masked array, as yet of any dtype; of one, a view."""
     if type(value) is np.ndarray:
         return value.view()
-    items = value if isinstance(value, (list, tuple)) else (value,)
-    if any(isinstance(item, np.ma.MaskedArray) for item in items):
+    given = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(item, np.ma.MaskedArray) for item in given):
         raise TypeError(f"{name} must be an ordinary array, got a masked array")
     try:
         return np.asarray(value).view()  # an object may give an array that it keeps
@@ -244,11 +246,14 @@ def same_numbers(first: Array, second: Array) -> bool:
 def integer(name: str, value: Any) -> int:
     """Check an integer of any integer type; booleans are none."""
     try:
-        if not isinstance(value, (bool, np.bool_)):
-            return operator.index(value)
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
-        pass
-    raise TypeError(f"{name} must be an integer, got {came(value)}")
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be an integer, got {came(value)}")
+    if number.bit_length() > _MOST_BITS:
+        raise ValueError(f"{name} must be an integer of up to {_MOST_BITS} bits, got more")
+    return number
 
 
 def whole(name: str, value: Any) -> int:
@@ -269,6 +274,8 @@ def came(value: Any) -> str:
     """Say what came: the dtype of an array, the type of anything else, a short value itself."""
     if isinstance(value, np.ndarray):
         return f"an array of dtype {value.dtype}"
-    if isinstance(value, (str, int, float, complex, np.generic)) and len(repr(value)) < 40:
+    huge = isinstance(value, int) and value.bit_length() > _MOST_BITS
+    short = isinstance(value, (str, int, float, complex, np.generic)) and not huge
+    if short and len(repr(value)) < 40:
         return f"{value!r} of type {type(value).__name__}"
     return f"an object of type {type(value).__name__}"

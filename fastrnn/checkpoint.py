@@ -78,8 +78,8 @@ def save(
     Parameters
     ----------
     path : path_like
-        The file. What is written before it is renamed has ``.partial`` after the name; no two
-        processes or threads may write the same checkpoint at once.
+        The file, or a link to it. What is written before it is renamed has ``.partial`` after the
+        name; no two processes or threads may write the same checkpoint at once.
     parameters : mapping of ndarray
         Of any shape, and any dtype of NumPy's but object. Names are strings of at most 1000
         printable characters other than the backslash.
@@ -198,6 +198,7 @@ def _as_json(header: Mapping[str, Any], settings: Any) -> str:
 
 def _replace(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays to a file that is either the old one or the new one at any moment."""
+    path = Path(os.path.realpath(path))  # a link stays one, to what is written
     partial = path.with_name(path.name + ".partial")
     file = open(partial, "wb")
     try:

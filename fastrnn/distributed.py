@@ -110,7 +110,8 @@ class Ranks:
         gradients : mapping of ndarray
             float32 or float64, summed up and not averaged: ``output_backward(...,
             reduction="sum")`` gives those. Overwritten, but for ``da``, ``dx``, ``da0``, ``dxt``
-            and ``da_prev``, which are of one rank's samples and left alone.
+            and ``da_prev``, which are of one rank's samples and left alone. So let an initial state
+            that is trained have another name than ``a0``.
         loss_sum : float
             Sum of the losses of this rank.
         count : int
@@ -170,10 +171,10 @@ class Ranks:
         --------
         >>> Ranks().broadcast({"ba": np.zeros((3, 1))})
         """
-        checked = _check_training.arrays_to_update("arrays", arrays, dtypes=())
+        found = _check_training.arrays_to_update("arrays", arrays, dtypes=())
         if self._comm is None:
             return
-        for array in checked.values():
+        for _, array in sorted(found.items()):
             contiguous = np.ascontiguousarray(array).reshape(-1)
             self._comm.Bcast(contiguous, root=0)
             array[...] = contiguous.reshape(array.shape)
@@ -189,20 +190,24 @@ class Ranks:
         Raises
         ------
         OutOfSyncError
-            On all ranks, if those of any rank differ by a bit from those of rank 0.
+            On all ranks, if those of any rank differ by a bit from those of rank 0, or by a name,
+            a shape or a dtype.
+        TypeError
+            If one is no ordinary array of numbers, before anything is sent.
 
         Examples
         --------
         >>> Ranks().check_in_sync({"ba": np.zeros((3, 1))})
         """
+        found = _check_training.named_arrays("arrays", arrays, dtypes=())
         if self._comm is None:
             return
         digest = hashlib.blake2b(digest_size=16)
-        for name in sorted(arrays):
-            digest.update(name.encode())
-            digest.update(arrays[name].tobytes())
+        for name, array in sorted(found.items()):
+            digest.update(repr((name, array.dtype, array.shape)).encode())
+            digest.update(array.tobytes())
         digests = self._comm.allgather(digest.digest())
-        differ = [rank for rank, found in enumerate(digests) if found != digests[0]]
+        differ = [rank for rank, other in enumerate(digests) if other != digests[0]]
         if differ:
             raise OutOfSyncError(
                 f"the parameters of rank {', '.join(map(str, differ))} differ from those of "

@@ -29,8 +29,8 @@ def clip_gradients(gradients: Mapping[str, Array], max_norm: float) -> float:
     ----------
     gradients : dict of ndarray
         Arrays of float32 or float64, of any shape, which count and are scaled. Those of
-        ``da``, ``dx``, ``da0``, ``dxt`` and ``da_prev`` are left alone: they are no gradients of
-        parameters.
+        ``da``, ``dx``, ``da0``, ``dxt`` and ``da_prev`` are left alone: they belong to samples and
+        to no parameter. So let an initial state that is trained have another name than ``a0``.
     max_norm : float
         Above 0. With ``inf`` nothing is scaled, only measured.
 
@@ -287,7 +287,9 @@ class Adam(_Optimizer):
             sqrt(mean_square / (1 - beta2**t)) + epsilon
         )
 
-    where ``t`` counts the steps in which that parameter had a gradient, this one included.
+    where ``t`` counts the steps in which that parameter had a gradient, this one included. Where
+    the square of a gradient leaves the range of the dtype, as above 1.8e19 in float32, the mean
+    square is infinite for good, and that element is not trained any more: clip such gradients.
 
     Parameters
     ----------

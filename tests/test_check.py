@@ -133,7 +133,12 @@ def test_lists_without_fractions_take_no_part_in_the_dtype():
     assert_ready(comp["x"], FLOAT32)
 
 
-@pytest.mark.parametrize("mapping", [UserDict, lambda items: defaultdict(list, items)])
+class KeysInAList(UserDict):
+    def keys(self):
+        return []
+
+
+@pytest.mark.parametrize("mapping", [UserDict, lambda items: defaultdict(list, items), KeysInAList])
 def test_parameters_may_be_any_mapping_and_have_other_keys(mapping):
     batch = make_batch(rng(5), **SIZES)
     parameters = mapping({"step": "many", **batch.parameters})
@@ -395,6 +400,7 @@ def test_choices():
         ("dimension", 3.0, TypeError, "NAME must be an integer, got 3.0 of type float"),
         ("dimension", None, TypeError, "NAME must be an integer, got an object of type NoneType"),
         ("dimension", [3], TypeError, "NAME must be an integer, got an object of type list"),
+        ("dimension", 10**30, ValueError, "NAME must leave room to address the result, got 10000"),
         ("positive_number", 0, ValueError, "NAME must be a finite number above 0, got 0"),
         ("positive_number", np.nan, ValueError, "NAME must be a finite number above 0, got nan"),
         ("positive_number", np.inf, ValueError, "NAME must be a finite number above 0, got inf"),
@@ -403,6 +409,7 @@ def test_choices():
         ("real_number", 1j, TypeError, "NAME must be a real number, got 1j of type complex"),
         ("real_number", np.ones(1), TypeError, "NAME must be a real number, got an array of dtype"),
         ("real_number", 10**400, ValueError, "NAME must be in the range of float64"),
+        ("positive_number", "1" * 50, TypeError, "NAME must be a real number, got an object of"),
     ],
 )
 def test_errors_on_numbers(check, value, exception, message):
@@ -410,6 +417,24 @@ def test_errors_on_numbers(check, value, exception, message):
         getattr(_check, check)("NAME", value)
     assert caught.type is exception
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("refused", "exception", "message"),
+    [
+        (lambda huge: _check.integer("n", huge), ValueError, "n must be an integer of up to 1024"),
+        (lambda huge: _check.lengths([1, huge], 2, 3), ValueError, r"seq_lengths\[1\] must be an"),
+        (lambda huge: _check.numeric("x", huge), TypeError, "x must be .* an object of type int"),
+        (
+            lambda huge: _check.choice("kind", huge, ["a"]),
+            ValueError,
+            "kind must be one of 'a', got",
+        ),
+    ],
+)
+def test_errors_on_integers_that_python_does_not_write_out(refused, exception, message):
+    with pytest.raises(exception, match=message):
+        refused(10**5000)
 
 
 @pytest.mark.parametrize("value", ["max", None, np.ones(2)])

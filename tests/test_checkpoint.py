@@ -206,6 +206,14 @@ def assert_refused(path, match, training=None, **keywords):
         assert_array_equal(array, state[name])
 
 
+def test_a_link_stays_one(path):
+    link = path.with_name("latest.npz")
+    link.symlink_to(path.name)
+    checkpoint.save(link, *new_training(), step=7, epoch=0)
+    assert link.is_symlink()
+    assert checkpoint.load(path, *new_training()).step == 7
+
+
 def test_every_truncation_is_refused(path):
     whole = path.read_bytes()
     training = new_training()

@@ -62,6 +62,7 @@ def test_the_order_of_keys_is_free():
         if ranks.rank:
             arrays = dict(reversed(arrays.items()))
         ranks.check_in_sync(arrays)
+        ranks.broadcast(arrays)
         ranks.reduce(arrays, 0.0, 1)
         return arrays["dWax"][0], arrays["dWaa"][0]
 
@@ -95,6 +96,13 @@ def test_reduce_counts_beyond_what_float32_holds():
         ([1.0], 0.0, 1, TypeError, "gradients must be a mapping"),
         ({"dWax": [1.0]}, 0.0, 1, TypeError, r"gradients\['dWax'\] must be an array of float32"),
         ({"dWax": np.ones(2, int)}, 0.0, 1, TypeError, r"gradients\['dWax'\].*dtype int64"),
+        (
+            {1: np.ones(2), "dW": np.ones(2)},
+            0.0,
+            1,
+            TypeError,
+            "gradients must .* got the key 1 of",
+        ),
         ({}, None, 1, TypeError, "loss_sum must be a real number"),
         ({}, 0.0, -3, ValueError, "count must be 0 or more, got -3"),
         ({}, 0.0, 1.5, TypeError, "count must be an integer"),
@@ -140,7 +148,9 @@ def test_broadcast_changes_nothing_if_one_array_cannot_be_overwritten():
         arrays = {"W": np.full(2, ranks.rank), "b": np.broadcast_to(1.0, 2)}
         with pytest.raises(ValueError, match=r"arrays\['b'\] must be writeable"):
             ranks.broadcast(arrays)
-        with pytest.raises(TypeError, match=r"arrays\['b'\] must be an array, got .* list"):
+        with pytest.raises(
+            TypeError, match=r"arrays\['b'\] must be an array of numbers, got .* list"
+        ):
             ranks.broadcast(arrays | {"b": [1.0]})
         return arrays["W"].tolist()
 
@@ -167,12 +177,41 @@ def test_a_difference_of_one_bit_stops_all_ranks():
             assert message.startswith(f"the parameters of rank {who} differ from those of rank 0")
 
 
-def test_parameters_of_other_names_are_out_of_sync():
+@pytest.mark.parametrize(
+    "others",
+    [{"U": np.zeros(4)}, {"W": np.zeros((2, 2))}, {"W": np.zeros(4, int)}, {"W": np.zeros(3)}],
+)
+def test_parameters_of_other_names_shapes_and_dtypes_are_out_of_sync(others):
     def check(ranks):
         with pytest.raises(OutOfSyncError):
-            ranks.check_in_sync({f"W{ranks.rank}": np.ones(2)})
+            ranks.check_in_sync(others if ranks.rank else {"W": np.zeros(4)})
 
     on_ranks(2, check)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        (3, "arrays must be a mapping of names to arrays, got 3 of type int"),
+        ({3: np.ones(2)}, "arrays must be a mapping of names to arrays, got the key 3 of type int"),
+        ({"W": [1.0]}, r"arrays\['W'\] must be an array of numbers, got an object of type list"),
+        (
+            {"W": np.array([None])},
+            r"arrays\['W'\] must be an array of numbers, got .* dtype object",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(arrays, match, size):
+    def check(ranks):
+        with pytest.raises(TypeError, match=match):
+            ranks.check_in_sync(arrays)
+
+    on_ranks(size, check)
+
+
+def test_read_only_parameters_can_be_compared():
+    on_ranks(2, lambda ranks: ranks.check_in_sync({"W": np.broadcast_to(1.0, 3)}))
 
 
 @pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"])

@@ -170,7 +170,16 @@ def test_labels(bad, exception, message):
     assert_refused("output_backward", "labels", become(bad), exception, f"labels must {message}")
 
 
-@pytest.mark.parametrize("bad", ["max", "none", None, 3, b"mean"])
-def test_reductions(bad):
-    message = f"reduction must be one of 'mean', 'sum', got {bad!r}"
+@pytest.mark.parametrize(
+    ("bad", "came"),
+    [
+        ("max", "'max' of type str"),
+        ("none", "'none' of type str"),
+        (None, "an object of type NoneType"),
+        (3, "3 of type int"),
+        (b"mean", "an object of type bytes"),
+    ],
+)
+def test_reductions(bad, came):
+    message = f"reduction must be one of 'mean', 'sum', got {came}"
     assert_refused("output_backward", "reduction", become(bad), ValueError, message)

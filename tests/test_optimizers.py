@@ -324,7 +324,7 @@ def test_state_is_copied_both_ways(make):
         (lambda g: g.update(dWxx=g["dWax"]), ValueError, "keys of dWax, .*, got 'dWxx'"),
         (lambda g: g.update(Wax=g["dWax"]), ValueError, "got 'Wax'"),
         (lambda g: g.update(loss=0.5), ValueError, "got 'loss'"),
-        (lambda g: g.update({3: 0.5}), ValueError, "got 3"),
+        (lambda g: g.update({3: 0.5}), TypeError, "got the key 3 of type int"),
         (lambda g: g.update(dby=g["dWax"]), ValueError, r"\['dby'\] must have shape \(2, 1\)"),
         (lambda g: g.update(dby=g["dby"].ravel()), ValueError, r"\['dby'\].* got \(2,\)"),
         (lambda g: g.update(dby=g["dby"] * 1j), TypeError, r"\['dby'\] must be an array"),
