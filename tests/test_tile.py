@@ -256,7 +256,7 @@ def test_multiply_rows(rows, depth, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", range(1, 2 * FEW_ROWS + 2))
-@pytest.mark.parametrize("depth", [0, 1, 3, PANEL - 1, PANEL, 2 * PANEL + 5])
+@pytest.mark.parametrize("depth", [0, 1, 3, PANEL - 1, PANEL, 2 * PANEL + 5, 523, 1021])
 def test_multiply_columns(rows, depth, dtype):
     rng = np.random.default_rng(rows * 100 + depth)
     width = _width(np.empty(1, dtype))

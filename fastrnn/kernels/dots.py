@@ -18,20 +18,26 @@ SAME_PLACES, COLUMN_AHEAD = 4096, 1536
 #: Rows with which the columns behind those at work are asked for. Few rows ask each time: all that
 #: is asked for at once is waited for. With many rows the first ones have asked for everything.
 ASKING_ROWS = 3 * FEW_ROWS
+#: Columns at a time for one row, where registers have as many lanes, of columns of more bytes that
+#: take different places: one row leaves accumulators free, and the processor brings so many faster
+#: of its own accord than four that are asked for.
+COLUMNS_OF_ONE, LONG_COLUMN = 8, 2048
 
 
 class _Dots:
     """Emits sums along lanes, of a few rows in panels by `wanted` contiguous columns."""
 
-    def __init__(self, emitter: Emitter, depth: Any, panel_stride: Any, right_stride: Any) -> None:
+    def __init__(
+        self, emitter: Emitter, wanted: int, depth: Any, panel_stride: Any, right_stride: Any
+    ) -> None:
         builder, self.emitter, self.panel_stride = emitter.builder, emitter, panel_stride
-        self.wanted = dot_columns(emitter.itemsize)
+        self.wanted = wanted
+        self.asks = not TILE.prefetches and wanted == dot_columns(emitter.itemsize)
         zero, panel, lanes = map(emitter.constant, (0, PANEL, emitter.lanes))
         self.panels, rest = builder.udiv(depth, panel), builder.urem(depth, panel)
         self.registers, self.tail = builder.udiv(rest, lanes), builder.urem(rest, lanes)
         ahead = COLUMN_AHEAD // (PANEL * emitter.itemsize)
-        apart = builder.urem(right_stride, emitter.constant(SAME_PLACES // emitter.itemsize))
-        self.crowded = builder.icmp_signed("==", apart, zero)
+        self.crowded = _crowded(emitter, right_stride)
         before_end = builder.sub(self.panels, emitter.constant(ahead))
         #: The first turns, so many, ask for what lies `near` elements ahead in their own columns,
         self.inside = builder.select(self.crowded, before_end, zero)
@@ -79,7 +85,7 @@ class _Dots:
         emitter, builder, own = self.emitter, self.emitter.builder, 1 + self.wanted
 
         def panel(turn: Any, values: list[Any]) -> list[Any]:
-            if not TILE.prefetches:
+            if self.asks:
                 self._ask(turn, values[1 - own :], beyond)
             return self._full(number, PANEL // emitter.lanes, self.panel_stride, values)
 
@@ -111,14 +117,38 @@ class _Dots:
             builder.store(builder.fadd(before, total), target, align=emitter.itemsize)
 
 
+def _crowded(emitter: Emitter, right_stride: Any) -> Any:
+    """Whether columns take the same places of the first cache level."""
+    places = emitter.constant(SAME_PLACES // emitter.itemsize)
+    apart = emitter.builder.urem(right_stride, places)
+    return emitter.builder.icmp_signed("==", apart, emitter.constant(0))
+
+
 def multiply_columns(emitter: Emitter, arguments: Any) -> None:
     """A tile's width of a product with contiguous columns: a few of them, then the next."""
+    (rows, _, depth), right_stride = arguments[:3], arguments[6]
+    wanted = dot_columns(emitter.itemsize)
+    if TILE.prefetches or emitter.lanes < COLUMNS_OF_ONE:
+        _multiply(emitter, wanted, FEW_ROWS, arguments)
+        return
+    builder = emitter.builder
+    alone = builder.icmp_signed("==", rows, emitter.constant(1))
+    long = builder.icmp_signed(">", depth, emitter.constant(LONG_COLUMN // emitter.itemsize))
+    free = builder.not_(_crowded(emitter, right_stride))
+    with builder.if_else(builder.and_(alone, builder.and_(long, free))) as (eight, few):
+        with eight:
+            _multiply(emitter, COLUMNS_OF_ONE, 1, arguments)
+        with few:
+            _multiply(emitter, wanted, FEW_ROWS, arguments)
+
+
+def _multiply(emitter: Emitter, wanted: int, most: int, arguments: Any) -> None:
+    """The same by `wanted` columns and up to `most` rows at a time."""
     (
         rows, columns, depth, left, panel_stride, right, right_stride, start, start_stride, out,
     ) = arguments  # fmt: skip
     builder, zero = emitter.builder, emitter.constant(0)
-    dots = _Dots(emitter, depth, panel_stride, right_stride)
-    wanted = dots.wanted
+    dots = _Dots(emitter, wanted, depth, panel_stride, right_stride)
 
     def smaller(x: Any, y: Any) -> Any:
         return builder.select(builder.icmp_signed("<", x, y), x, y)
@@ -131,7 +161,7 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
 
         def some_rows(turn: Any, places: list[Any]) -> list[Any]:
             left, start, out = places
-            done = emitter.times(FEW_ROWS, turn)
+            done = emitter.times(most, turn)
             asking = builder.icmp_signed("<", done, emitter.constant(ASKING_ROWS))
             asking = builder.and_(asking, whole)  # for columns that are all there
             ahead = builder.select(asking, emitter.times(wanted, right_stride), zero)
@@ -140,13 +170,13 @@ def multiply_columns(emitter: Emitter, arguments: Any) -> None:
             def emit(number: int) -> None:
                 dots.add(dots.sums(number, left, rights, beyond), start, start_stride, out)
 
-            number = smaller(builder.sub(rows, done), emitter.constant(FEW_ROWS))
-            emitter.switch(number, {count: count for count in range(1, FEW_ROWS + 1)}, emit)
-            moves = (emitter.times(FEW_ROWS, move) for move in (PANEL, start_stride, PANEL))
+            number = smaller(builder.sub(rows, done), emitter.constant(most))
+            emitter.switch(number, {count: count for count in range(1, most + 1)}, emit)
+            moves = (emitter.times(most, move) for move in (PANEL, start_stride, PANEL))
             return [emitter.at(place, move) for place, move in zip(places, moves, strict=True)]
 
         places = [left, emitter.at(start, first), emitter.at(out, first)]
-        emitter.loop(emitter.parts_of(rows, FEW_ROWS), places, some_rows)
+        emitter.loop(emitter.parts_of(rows, most), places, some_rows)
         return nothing
 
     filled = emitter.parts_of(smaller(columns, emitter.constant(emitter.width)), emitter.lanes)
