@@ -66,6 +66,9 @@ def initialization(
         found = np.dtype(object)
     if found not in (FLOAT32, FLOAT64):
         raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    n_x, n_a, n_y = sizes
+    if n_a * max(n_x, n_a, n_y) * found.itemsize > np.iinfo(np.intp).max:
+        raise ValueError(f"n_x, n_a and n_y must leave room to address the weights, got {sizes}")
     return sizes, np.random.default_rng(seed), found
 
 
@@ -77,9 +80,9 @@ def named_arrays(
 ) -> dict[str, Array]:
     """Check a mapping of arrays, but for those of some keys; return views.
 
-    Without `dtypes` they may be of any but objects.
+    Without `dtypes` they may be of any numbers.
     """
-    expected = f"an array of {' or '.join(map(str, dtypes) if dtypes else ['numbers'])}"
+    expected = f"an array of {' or '.join(map(str, dtypes)) or 'numbers'}"
     chosen = {}
     for key, value in _mapping(name, arrays).items():
         if key in besides:
@@ -87,7 +90,7 @@ def named_arrays(
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(value)}")
         array = plain(f"{name}[{key!r}]", value)
-        if array.dtype.hasobject or (dtypes and array.dtype not in dtypes):
+        if array.dtype not in dtypes if dtypes else array.dtype.kind not in "biufc":
             raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(array)}")
         chosen[key] = array
     return chosen

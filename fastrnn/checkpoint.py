@@ -128,7 +128,7 @@ def _arrays_by_key(part: str, given: Any) -> dict[str, Array]:
     arrays = {}
     for name, array in _mapping(part, given).items():
         if not (isinstance(name, str) and name.isprintable() and len(name) <= 1000):
-            raise CheckpointError(f"{part} must have printable names, got {name!r:.40}")
+            raise CheckpointError(f"{part} must have printable names, got {_shown(name):.40}")
         if "\\" in name:  # which zipfile takes for a slash on Windows
             raise CheckpointError(f"{part} must have names without a backslash, got {name!r}")
         if not _is_ordinary(array):
@@ -166,9 +166,19 @@ def _count(name: str, value: Any) -> int:
         number = -1 if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
         number = -1
-    if number < 0:
-        raise CheckpointError(f"{name} must be an integer of 0 or more, got {value!r}")
+    if not 0 <= number < 2**63:
+        raise CheckpointError(
+            f"{name} must be an integer of 0 or more, below 2**63, got {_shown(value)}"
+        )
     return number
+
+
+def _shown(value: Any) -> str:
+    """The value as Python writes it, or its type where that is refused, as of huge integers."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"an object of type {type(value).__name__}"
 
 
 def _bit_generator(rng: Any) -> Any:
@@ -192,12 +202,14 @@ def _as_json(header: Mapping[str, Any], settings: Any) -> str:
         return json.dumps(fields, default=operator.methodcaller("tolist"))
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"settings must be a mapping of what JSON can hold, got {settings!r}: {error}"
+            f"settings must be a mapping of what JSON can hold, got {_shown(settings)}: {error}"
         ) from error
 
 
 def _replace(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays to a file that is either the old one or the new one at any moment."""
+    with suppress(FileNotFoundError):
+        os.stat(path)  # which fails where links lead nowhere but to each other
     path = Path(os.path.realpath(path))  # a link stays one, to what is written
     partial = path.with_name(path.name + ".partial")
     file = open(partial, "wb")

@@ -165,7 +165,7 @@ class Ranks:
         Raises
         ------
         TypeError, ValueError
-            If one is no ordinary array or is read-only, before anything is sent.
+            If one is no ordinary array of numbers or is read-only, before anything is sent.
 
         Examples
         --------
@@ -193,7 +193,8 @@ class Ranks:
             On all ranks, if those of any rank differ by a bit from those of rank 0, or by a name,
             a shape or a dtype.
         TypeError
-            If one is no ordinary array of numbers, before anything is sent.
+            If one is no ordinary array of numbers. It is raised before anything is sent, so do not
+            go on after it: the other ranks wait for this one.
 
         Examples
         --------
@@ -204,7 +205,8 @@ class Ranks:
             return
         digest = hashlib.blake2b(digest_size=16)
         for name, array in sorted(found.items()):
-            digest.update(repr((name, array.dtype, array.shape)).encode())
+            digest.update(name.encode())
+            digest.update(repr((array.dtype, array.shape)).encode())
             digest.update(array.tobytes())
         digests = self._comm.allgather(digest.digest())
         differ = [rank for rank, other in enumerate(digests) if other != digests[0]]

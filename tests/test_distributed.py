@@ -196,6 +196,7 @@ def test_parameters_of_other_names_shapes_and_dtypes_are_out_of_sync(others):
         (3, "arrays must be a mapping of names to arrays, got 3 of type int"),
         ({3: np.ones(2)}, "arrays must be a mapping of names to arrays, got the key 3 of type int"),
         ({"W": [1.0]}, r"arrays\['W'\] must be an array of numbers, got an object of type list"),
+        ({"W": np.array(["a"])}, r"arrays\['W'\] must be an array of numbers, got .* dtype <U1"),
         (
             {"W": np.array([None])},
             r"arrays\['W'\] must be an array of numbers, got .* dtype object",

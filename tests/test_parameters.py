@@ -113,6 +113,8 @@ def test_a_generator_is_drawn_from():
         ({"n_x": -1}, ValueError, "n_x must be 0 or more, got -1"),
         ({"n_a": 2.0}, TypeError, "n_a must be an integer, got 2.0"),
         ({"n_a": True}, TypeError, "n_a must be an integer, got True"),
+        ({"n_x": 2**62}, ValueError, "n_x, n_a and n_y must leave room .*, got .46116"),
+        ({"n_x": 2**31, "n_a": 2**30}, ValueError, "n_x, n_a and n_y must leave room to address"),
         ({"n_y": 0}, ValueError, "n_y must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed.* must be 0 or more, got -1"),
         ({"seed": "a"}, TypeError, "seed, .*Generator, must be an integer, got 'a'"),

@@ -226,12 +226,9 @@ def add_bias_gradient(
     for column in range(first, last, width):
         for i in range(sums):
             begin, end = share_of(rows, i, sums)
-            clear_row(tile_at(own, stride, i, column - first), width)
-            add_rows(
-                end - begin,
-                tile_at(dz, stride, begin, column),
-                tile_at(own, stride, i, column - first),
-            )
+            own_sum = tile_at(own, stride, i, column - first)
+            clear_row(own_sum, width)
+            add_rows(end - begin, tile_at(dz, stride, begin, column), own_sum)
         for i in range(sums_of_sums):
             begin, end = share_of(sums, i, sums_of_sums)
             add_rows(end - begin, tile_at(own, stride, begin, column - first), move(out, column))
