@@ -77,10 +77,11 @@ def named_arrays(
     arrays: Any,
     besides: Sequence[str] = (),
     dtypes: Sequence[np.dtype[Any]] = (FLOAT32, FLOAT64),
+    to_update: bool = True,
 ) -> dict[str, Array]:
-    """Check a mapping of arrays, but for those of some keys; return views.
+    """Check a mapping of arrays, all but those of some keys, as a rule `to_update` in place.
 
-    Without `dtypes` they may be of any numbers.
+    Return views. Without `dtypes` they may be of any numbers.
     """
     expected = f"an array of {' or '.join(map(str, dtypes)) or 'numbers'}"
     chosen = {}
@@ -90,29 +91,18 @@ def named_arrays(
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(value)}")
         array = plain(f"{name}[{key!r}]", value)
-        if array.dtype not in dtypes if dtypes else array.dtype.kind not in "biufc":
+        fits = array.dtype in dtypes if dtypes else array.dtype.kind in "biufc"
+        if not fits:
             raise TypeError(f"{name}[{key!r}] must be {expected}, got {came(array)}")
-        chosen[key] = array
-    return chosen
-
-
-def arrays_to_update(
-    name: str,
-    arrays: Any,
-    besides: Sequence[str] = (),
-    dtypes: Sequence[np.dtype[Any]] = (FLOAT32, FLOAT64),
-) -> dict[str, Array]:
-    """Check `named_arrays` that are to be updated in place; return views."""
-    chosen = named_arrays(name, arrays, besides, dtypes)
-    for key, array in chosen.items():
-        if not array.flags.writeable:
+        if to_update and not array.flags.writeable:
             raise ValueError(f"{name}[{key!r}] must be writeable, got a read-only array")
+        chosen[key] = array
     return chosen
 
 
 def gradients_to_update(gradients: Any) -> dict[str, Array]:
     """Check that the gradients of parameters can be updated in place; return views of them."""
-    return arrays_to_update("gradients", gradients, besides=_OF_SAMPLES)
+    return named_arrays("gradients", gradients, besides=_OF_SAMPLES)
 
 
 def steps_labelled(name: str, value: Any) -> int:
@@ -140,7 +130,7 @@ def parameters_like(
     missing = [repr(name) for name in layout if name not in parameters]
     if missing:
         raise ValueError(f"parameters must have the keys of before, got no {', '.join(missing)}")
-    arrays = arrays_to_update("parameters", {name: parameters[name] for name in layout})
+    arrays = named_arrays("parameters", {name: parameters[name] for name in layout})
     for name, array in arrays.items():
         shape, dtype = layout[name]
         if array.shape != shape or array.dtype != dtype:

@@ -171,7 +171,7 @@ class Ranks:
         --------
         >>> Ranks().broadcast({"ba": np.zeros((3, 1))})
         """
-        found = _check_training.arrays_to_update("arrays", arrays, dtypes=())
+        found = _check_training.named_arrays("arrays", arrays, dtypes=())
         if self._comm is None:
             return
         for _, array in sorted(found.items()):
@@ -200,7 +200,7 @@ class Ranks:
         --------
         >>> Ranks().check_in_sync({"ba": np.zeros((3, 1))})
         """
-        found = _check_training.named_arrays("arrays", arrays, dtypes=())
+        found = _check_training.named_arrays("arrays", arrays, dtypes=(), to_update=False)
         if self._comm is None:
             return
         digest = hashlib.blake2b(digest_size=16)

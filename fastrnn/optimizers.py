@@ -105,7 +105,7 @@ class _Optimizer:
 
     def __init__(self, parameters: Mapping[str, Array]) -> None:
         self._check_hyper_parameters(vars(self))
-        arrays = _check_training.arrays_to_update("parameters", parameters)
+        arrays = _check_training.named_arrays("parameters", parameters)
         # The dict and not its arrays: one that the caller puts there later is to be trained too.
         self._parameters = parameters
         self._layout = {name: (array.shape, array.dtype) for name, array in arrays.items()}
@@ -128,7 +128,7 @@ class _Optimizer:
             If a hyper-parameter was set out of its range, or a parameter was taken away, made
             read-only or replaced by one of another shape or dtype.
         TypeError
-            If a gradient is not an array of real numbers.
+            If a gradient is not an array of real numbers, or a key no string.
 
         Notes
         -----
